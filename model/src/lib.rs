@@ -1,0 +1,34 @@
+//! The vocabulary that every Tidegate crate shares: ids, names, limits, and the record section,
+//! the bytes of a batch that client, log, wire and guests all read alike.
+//!
+//! No I/O, no clock, no allocation for reading; `no_std` so that guests use the same codec.
+//! The byte layout is described in `docs/formats/record.md`.
+
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+#[cfg(feature = "checksum")]
+pub mod checksum;
+#[cfg(feature = "compress")]
+pub mod compress;
+pub mod digest;
+pub mod hash;
+pub mod id;
+pub mod limits;
+pub mod message;
+pub mod name;
+pub mod property;
+pub mod section;
+
+pub use digest::RecordDigest;
+pub use id::{
+    BatchId, GroupId, LeaseId, MessageId, Offset, ProducerEpoch, ProducerId, QueueId, Seq,
+    Sequence, ShardId, Term, Timestamp, TopicId, ViewId,
+};
+pub use message::Message;
+pub use name::{Name, NameError, TopicRef};
+pub use property::{Value, ValueRef};
+pub use section::{Codec, Record, Section, SectionBuilder, SectionError};
