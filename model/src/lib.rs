@@ -14,6 +14,7 @@ extern crate std;
 pub mod checksum;
 #[cfg(feature = "compress")]
 pub mod compress;
+pub mod code;
 pub mod digest;
 pub mod hash;
 pub mod id;
@@ -23,6 +24,7 @@ pub mod name;
 pub mod property;
 pub mod section;
 
+pub use code::Code;
 pub use digest::RecordDigest;
 pub use id::{
     BatchId, GroupId, LeaseId, MessageId, Offset, ProducerEpoch, ProducerId, QueueId, Seq,
