@@ -1,1 +1,12 @@
-//! tidegate-session
+//! What every front end needs and none owns: who asks, and whom to ask.
+//!
+//! A front end turns its protocol into [`tidegate_broker::Request`]s and hands them to a
+//! [`Service`]; the server implements it once for all of them.
+
+mod service;
+
+pub use service::{
+    BoxFuture, Credentials, DeliverySink, Login, PublishSink, Service, SettleSink, SubscriptionId,
+    Ticket,
+};
+pub use tidegate_broker::{Principal, Refusal, Reply, Request};

@@ -1,0 +1,251 @@
+//! What the broker answers.
+
+use bytes::Bytes;
+use tidegate_model::{
+    Code, LeaseId, Offset, ProducerEpoch, ProducerId, QueueId, Seq, ShardId, Timestamp,
+};
+
+use crate::reference::{GroupRef, PluginRef, SourceRef, ViewRef};
+use crate::request::{BindingSpec, Receipt, RetryPolicy};
+
+/// The answer to a [`crate::Request`] that was carried out.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "each variant is documented at its payload")]
+pub enum Reply {
+    /// Done, and as durable as a message.
+    Done,
+    Topic(TopicInfo),
+    Topics(Vec<TopicInfo>),
+    Group(GroupInfo),
+    Groups(Vec<GroupInfo>),
+    /// Old and new offset of every queue.
+    Reset(Vec<CursorMove>),
+    View(ViewInfo),
+    Views(Vec<ViewInfo>),
+    Plugin(PluginInfo),
+    Plugins(Vec<PluginInfo>),
+    Producer(ProducerInfo),
+    Published(Published),
+    /// Lease runs of a [`crate::request::Receive`]; empty if the wait ended first.
+    Received(Vec<Delivery>),
+    /// One entry per run of a [`crate::request::Settle`], in its order.
+    Settled(Vec<Result<(), Code>>),
+    Read(ReadBatches),
+    Server(ServerInfo),
+}
+
+/// A topic as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicInfo {
+    /// Its name.
+    pub topic: tidegate_model::TopicRef,
+    /// Raised when queues are added.
+    pub layout_version: u32,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Its queues in index order.
+    pub queues: Vec<QueueInfo>,
+}
+
+/// A queue as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueInfo {
+    /// Its id.
+    pub queue: QueueId,
+    /// The shard that holds it.
+    pub shard: ShardId,
+    /// First offset that can be read.
+    pub start: Offset,
+    /// One past the last durable message.
+    pub next: Offset,
+}
+
+/// A consumer group as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupInfo {
+    /// Its name.
+    pub group: GroupRef,
+    /// Its retry policy.
+    pub policy: RetryPolicy,
+    /// What it consumes.
+    pub subscriptions: Vec<SubscriptionInfo>,
+}
+
+/// A group's cursor on one source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriptionInfo {
+    /// The topic or view.
+    pub source: SourceRef,
+    /// The plugin bound to this subscription.
+    pub binding: Option<BindingSpec>,
+    /// Members with a live subscription.
+    pub members: u32,
+    /// Per queue, in index order.
+    pub queues: Vec<CursorInfo>,
+}
+
+/// A group's cursor on one queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CursorInfo {
+    /// The queue.
+    pub queue: QueueId,
+    /// All messages before this offset are acked, parked or passed over.
+    pub cursor: Offset,
+    /// One past the last durable message.
+    pub next: Offset,
+    /// Messages leased now.
+    pub leased: u64,
+    /// Messages waiting for their next attempt.
+    pub parked: u64,
+}
+
+/// A cursor moved, or about to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CursorMove {
+    /// The queue.
+    pub queue: QueueId,
+    /// Where it stood.
+    pub from: Offset,
+    /// Where it stands.
+    pub to: Offset,
+}
+
+/// A view as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViewInfo {
+    /// Topic and name.
+    pub view: ViewRef,
+    /// Its plugin chain.
+    pub bindings: Vec<BindingSpec>,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// A plugin version as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginInfo {
+    /// Name and version.
+    pub plugin: PluginRef,
+    /// SHA-256 of the component.
+    pub digest: [u8; 32],
+    /// The world it implements, as in `tidegate:plugin/filter@0.1.0`.
+    pub world: String,
+    /// Bytes of the component.
+    pub size: u64,
+    /// When it was deployed.
+    pub deployed: Timestamp,
+    /// Views and subscriptions that bind it, as `TOPIC@VIEW` or `GROUP:TOPIC`.
+    pub bound_to: Vec<String>,
+}
+
+/// An open producer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducerInfo {
+    /// Its id.
+    pub producer: ProducerId,
+    /// Its epoch.
+    pub epoch: ProducerEpoch,
+    /// The topic's layout.
+    pub layout_version: u32,
+    /// The topic's queues in index order.
+    pub queues: Vec<QueueInfo>,
+}
+
+/// What an acknowledgement survives; the ack names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Level {
+    /// Nothing.
+    Memory = 0,
+    /// A crash of the process.
+    Os = 1,
+    /// A power cut.
+    Disk = 2,
+    /// The loss of a minority of nodes.
+    Quorum = 3,
+}
+
+/// A stored batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The shard that holds it.
+    pub shard: ShardId,
+    /// Its number there: with the shard, the id of its messages.
+    pub seq: Seq,
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// What the acknowledgement survives.
+    pub level: Level,
+    /// Whether it was stored by an earlier attempt.
+    pub duplicate: bool,
+}
+
+/// One lease run, ready to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Index of the queue in its topic.
+    pub queue_index: u32,
+    /// The receipt handle of the run.
+    pub receipt: Receipt,
+    /// The batch.
+    pub batch: DeliveredBatch,
+}
+
+/// Records of one stored batch on their way to a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveredBatch {
+    /// The shard that holds it.
+    pub shard: ShardId,
+    /// Its number there.
+    pub seq: Seq,
+    /// Offset of delta 0.
+    pub base_offset: Offset,
+    /// When it was appended.
+    pub append_time: Timestamp,
+    /// Records in the section.
+    pub count: u16,
+    /// Offsets that the section covers.
+    pub span: u16,
+    /// [`tidegate_model::Codec`] as a byte.
+    pub codec: u8,
+    /// Key of end-to-end encryption, 0 for none.
+    pub key_id: u16,
+    /// CRC-32C of the section.
+    pub section_crc: u32,
+    /// Records were left out, so the CRC is the server's.
+    pub compacted: bool,
+    /// Record table, head block, body block.
+    pub section: Bytes,
+}
+
+impl Delivery {
+    /// The lease.
+    #[must_use]
+    pub fn lease(&self) -> LeaseId {
+        self.receipt.lease
+    }
+}
+
+/// Stored batches read by offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadBatches {
+    /// First offset that can be read.
+    pub start: Offset,
+    /// One past the last durable message.
+    pub next: Offset,
+    /// Where to read on: everything before it was returned or passed over by the view's plugins.
+    pub resume: Offset,
+    /// The batches, in order.
+    pub batches: Vec<DeliveredBatch>,
+}
+
+/// The server as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerInfo {
+    /// Its version.
+    pub version: String,
+    /// Milliseconds since it became ready.
+    pub uptime_ms: u64,
+    /// Shards.
+    pub shards: u32,
+}
