@@ -45,7 +45,7 @@ fn an_empty_message_and_a_full_one_come_back_as_they_went() {
 fn too_large_a_body_is_refused_and_spoils_nothing() {
     let mut builder = SectionBuilder::new();
     builder.push(&flight()).unwrap();
-    let huge = Message::new(vec![0; crate::limits::BODY_BYTES_MAX + 1]);
+    let huge = Message::new(vec![0; BODY_BYTES_MAX + 1]);
     assert!(matches!(
         builder.push(&huge),
         Err(SectionError::BodyTooLarge { record: 1, .. })
@@ -63,7 +63,7 @@ fn too_large_a_body_is_refused_and_spoils_nothing() {
 
 #[test]
 fn the_largest_message_fits() {
-    let message = Message::new(vec![7; crate::limits::BODY_BYTES_MAX]);
+    let message = Message::new(vec![7; BODY_BYTES_MAX]);
     assert_eq!(read(&build(core::slice::from_ref(&message)), 1), [message]);
 }
 
@@ -121,7 +121,7 @@ prop_compose! {
         properties in prop::collection::vec((".{0,10}", any_value()), 0..5),
         create in any::<i64>(),
         due in prop::option::of(1..i64::MAX),
-        priority in 0..=crate::limits::PRIORITY_MAX,
+        priority in 0..=PRIORITY_MAX,
     ) -> Message {
         Message {
             body, keys, tag, group, properties, priority,
