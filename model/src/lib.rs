@@ -16,6 +16,7 @@ pub mod checksum;
 pub mod compress;
 pub mod code;
 pub mod digest;
+pub mod guest_call;
 pub mod hash;
 pub mod id;
 pub mod limits;

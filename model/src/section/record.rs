@@ -19,7 +19,7 @@ pub struct Record<'a> {
 
 impl<'a> Record<'a> {
     /// A record over a head that [`validate_head`] has accepted.
-    pub(super) fn new(delta: u32, head: &'a [u8], body: &'a [u8]) -> Self {
+    pub(crate) fn new(delta: u32, head: &'a [u8], body: &'a [u8]) -> Self {
         Self { delta, head, body }
     }
 

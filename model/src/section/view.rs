@@ -206,10 +206,26 @@ impl<'a> Section<'a> {
         self.stored_bodies
     }
 
+    /// The uncompressed body block, where it is at hand.
+    #[must_use]
+    pub fn bodies(&self) -> Option<&'a [u8]> {
+        self.bodies
+    }
+
     /// Bytes of the body block once uncompressed.
     #[must_use]
     pub fn raw_body_len(&self) -> usize {
         self.entry(self.count).body
+    }
+
+    /// Where the head of record `index` begins in the head block; `index` may be the count.
+    ///
+    /// # Panics
+    /// Beyond [`Self::count`].
+    #[must_use]
+    pub fn head_start(&self, index: usize) -> usize {
+        assert!(index <= self.count, "entry {index} of {}", self.count);
+        self.entry(index).head
     }
 
     /// Where the body of record `index` begins in the uncompressed block; `index` may be the count.
