@@ -9,7 +9,7 @@ use crate::reference::{GroupRef, PluginRef, SourceRef, ViewRef};
 use crate::request::{BindingSpec, Receipt, RetryPolicy};
 
 /// The answer to a [`crate::Request`] that was carried out.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each variant is documented at its payload")]
 pub enum Reply {
     /// Done, and as durable as a message.
