@@ -1,1 +1,22 @@
-//! tidegate-wire
+//! The native protocol without I/O: frames, messages, and what both ends of a connection do with them.
+//!
+//! No socket, no clock, no runtime: a driver moves bytes between streams and a session and passes the
+//! time in. The layouts are described in `docs/formats/wire.md`.
+
+mod bytes_at;
+pub mod delivery;
+pub mod frame;
+pub mod limits;
+pub mod proto;
+pub mod publish;
+pub mod refusal;
+pub mod settle;
+pub mod stream;
+
+pub use delivery::DeliveryHeader;
+pub use frame::{Frame, FrameDecoder, FrameType, Prefix, encode_message};
+pub use limits::{ALPN, EXPORTER_BYTES, EXPORTER_LABEL, VERSION};
+pub use publish::{PublishHeader, PublishOutcome};
+pub use refusal::{Refusal, WireError};
+pub use settle::{Outcome, Receipt, SettleFrame, SettleRun};
+pub use stream::{CONTROL, Output, StreamId, Transmit};

@@ -1,0 +1,270 @@
+//! What a request stream answers.
+
+use bytes::Bytes;
+
+use super::{
+    Alias, BindingSpec, Empty, GroupRef, PluginRef, Queue, RetryPolicy, Settled, SourceRef,
+    TopicRef, ViewRef,
+};
+
+/// The first frame that a server sends on a request stream, unless it refuses.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Reply {
+    /// The answer; `None` is a kind from the future.
+    #[prost(
+        oneof = "ReplyKind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+    )]
+    pub kind: Option<ReplyKind>,
+}
+
+/// The kinds of replies.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum ReplyKind {
+    /// Done, and as durable as a message.
+    #[prost(message, tag = "1")]
+    Done(Empty),
+    /// A topic.
+    #[prost(message, tag = "2")]
+    Topic(Topic),
+    /// Topics.
+    #[prost(message, tag = "3")]
+    Topics(Topics),
+    /// A group.
+    #[prost(message, tag = "4")]
+    Group(Group),
+    /// Groups.
+    #[prost(message, tag = "5")]
+    Groups(Groups),
+    /// Old and new offset of every queue.
+    #[prost(message, tag = "6")]
+    Reset(CursorMoves),
+    /// A view.
+    #[prost(message, tag = "7")]
+    View(View),
+    /// Views.
+    #[prost(message, tag = "8")]
+    Views(Views),
+    /// A plugin version.
+    #[prost(message, tag = "9")]
+    Plugin(Plugin),
+    /// Plugin versions.
+    #[prost(message, tag = "10")]
+    Plugins(Plugins),
+    /// Lease runs follow.
+    #[prost(message, tag = "11")]
+    Received(Received),
+    /// Outcomes of a settle request; its ticket is 0.
+    #[prost(message, tag = "12")]
+    Settled(Settled),
+    /// Batches follow.
+    #[prost(message, tag = "13")]
+    Read(ReadDone),
+    /// The server.
+    #[prost(message, tag = "14")]
+    Server(Server),
+}
+
+/// A topic as it is.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Topic {
+    /// Its name.
+    #[prost(message, optional, tag = "1")]
+    pub topic: Option<TopicRef>,
+    /// Raised when queues are added.
+    #[prost(uint32, tag = "2")]
+    pub layout_version: u32,
+    /// When it was made, in ms since the Unix epoch.
+    #[prost(int64, tag = "3")]
+    pub created_ms: i64,
+    /// Its queues in index order.
+    #[prost(message, repeated, tag = "4")]
+    pub queues: Vec<Queue>,
+}
+
+/// Topics of a namespace.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Topics {
+    /// In order of name.
+    #[prost(message, repeated, tag = "1")]
+    pub topics: Vec<Topic>,
+}
+
+/// A consumer group as it is.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Group {
+    /// Its name.
+    #[prost(message, optional, tag = "1")]
+    pub group: Option<GroupRef>,
+    /// Its retry policy.
+    #[prost(message, optional, tag = "2")]
+    pub policy: Option<RetryPolicy>,
+    /// What it consumes.
+    #[prost(message, repeated, tag = "3")]
+    pub subscriptions: Vec<Subscription>,
+}
+
+/// Groups of a namespace.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Groups {
+    /// In order of name.
+    #[prost(message, repeated, tag = "1")]
+    pub groups: Vec<Group>,
+}
+
+/// A group's cursor on one source.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Subscription {
+    /// The topic or view.
+    #[prost(message, optional, tag = "1")]
+    pub source: Option<SourceRef>,
+    /// The plugin bound to it.
+    #[prost(message, optional, tag = "2")]
+    pub binding: Option<BindingSpec>,
+    /// Members with a live subscription.
+    #[prost(uint32, tag = "3")]
+    pub members: u32,
+    /// Per queue, in index order.
+    #[prost(message, repeated, tag = "4")]
+    pub queues: Vec<Cursor>,
+}
+
+/// A group's cursor on one queue.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Cursor {
+    /// The queue.
+    #[prost(uint64, tag = "1")]
+    pub queue: u64,
+    /// All messages before this offset are acked, parked or passed over.
+    #[prost(uint64, tag = "2")]
+    pub cursor: u64,
+    /// One past the last durable message.
+    #[prost(uint64, tag = "3")]
+    pub next: u64,
+    /// Messages leased now.
+    #[prost(uint64, tag = "4")]
+    pub leased: u64,
+    /// Messages waiting for their next attempt.
+    #[prost(uint64, tag = "5")]
+    pub parked: u64,
+}
+
+/// Cursors moved, or about to be.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CursorMoves {
+    /// Per queue, in index order.
+    #[prost(message, repeated, tag = "1")]
+    pub moves: Vec<CursorMove>,
+}
+
+/// A cursor moved, or about to be.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct CursorMove {
+    /// The queue.
+    #[prost(uint64, tag = "1")]
+    pub queue: u64,
+    /// Where it stood.
+    #[prost(uint64, tag = "2")]
+    pub from: u64,
+    /// Where it stands.
+    #[prost(uint64, tag = "3")]
+    pub to: u64,
+}
+
+/// A view as it is.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct View {
+    /// Topic and name.
+    #[prost(message, optional, tag = "1")]
+    pub view: Option<ViewRef>,
+    /// Its plugin chain.
+    #[prost(message, repeated, tag = "2")]
+    pub bindings: Vec<BindingSpec>,
+    /// When it was made, in ms since the Unix epoch.
+    #[prost(int64, tag = "3")]
+    pub created_ms: i64,
+}
+
+/// Views of a namespace.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Views {
+    /// In order of name.
+    #[prost(message, repeated, tag = "1")]
+    pub views: Vec<View>,
+}
+
+/// A plugin version as it is.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Plugin {
+    /// Name and version.
+    #[prost(message, optional, tag = "1")]
+    pub plugin: Option<PluginRef>,
+    /// SHA-256 of the component, 32 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub digest: Bytes,
+    /// The world it implements.
+    #[prost(string, tag = "3")]
+    pub world: String,
+    /// Bytes of the component.
+    #[prost(uint64, tag = "4")]
+    pub size: u64,
+    /// When it was deployed, in ms since the Unix epoch.
+    #[prost(int64, tag = "5")]
+    pub deployed_ms: i64,
+    /// Views and subscriptions that bind it.
+    #[prost(string, repeated, tag = "6")]
+    pub bound_to: Vec<String>,
+}
+
+/// Plugin versions of a namespace.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Plugins {
+    /// In order of name and version.
+    #[prost(message, repeated, tag = "1")]
+    pub plugins: Vec<Plugin>,
+}
+
+/// Head of the answer to a receive: so many delivery frames follow.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Received {
+    /// Delivery frames that follow.
+    #[prost(uint32, tag = "1")]
+    pub frames: u32,
+    /// The queues that they come from.
+    #[prost(message, repeated, tag = "2")]
+    pub aliases: Vec<Alias>,
+}
+
+/// Head of the answer to a read: so many delivery frames follow.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ReadDone {
+    /// First offset that can be read.
+    #[prost(uint64, tag = "1")]
+    pub start: u64,
+    /// One past the last durable message.
+    #[prost(uint64, tag = "2")]
+    pub next: u64,
+    /// Where to read on.
+    #[prost(uint64, tag = "3")]
+    pub resume: u64,
+    /// Delivery frames that follow, without a lease.
+    #[prost(uint32, tag = "4")]
+    pub frames: u32,
+    /// The queue that they come from, once per shard.
+    #[prost(message, repeated, tag = "5")]
+    pub aliases: Vec<Alias>,
+}
+
+/// The server as it is.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Server {
+    /// Its version.
+    #[prost(string, tag = "1")]
+    pub version: String,
+    /// Milliseconds since it became ready.
+    #[prost(uint64, tag = "2")]
+    pub uptime_ms: u64,
+    /// Shards.
+    #[prost(uint32, tag = "3")]
+    pub shards: u32,
+}

@@ -1,0 +1,370 @@
+//! What a request stream asks.
+
+use bytes::Bytes;
+
+/// The only frame that a client sends on a request stream.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Request {
+    /// What is asked; `None` is a kind from the future, refused as `unsupported`.
+    #[prost(
+        oneof = "RequestKind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23"
+    )]
+    pub kind: Option<RequestKind>,
+}
+
+/// The kinds of requests. Each is answered by the [`super::ReplyKind`] named beside it.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum RequestKind {
+    /// Makes a topic: `Topic`.
+    #[prost(message, tag = "1")]
+    CreateTopic(CreateTopic),
+    /// Removes a topic: `Done`.
+    #[prost(message, tag = "2")]
+    DeleteTopic(TopicRef),
+    /// `Topic`.
+    #[prost(message, tag = "3")]
+    DescribeTopic(TopicRef),
+    /// `Topics`.
+    #[prost(message, tag = "4")]
+    ListTopics(Namespace),
+    /// Makes a group: `Group`.
+    #[prost(message, tag = "5")]
+    CreateGroup(CreateGroup),
+    /// Removes a group: `Done`.
+    #[prost(message, tag = "6")]
+    DeleteGroup(GroupRef),
+    /// `Group`.
+    #[prost(message, tag = "7")]
+    DescribeGroup(GroupRef),
+    /// `Groups`.
+    #[prost(message, tag = "8")]
+    ListGroups(Namespace),
+    /// Moves a cursor: `Reset`.
+    #[prost(message, tag = "9")]
+    ResetGroup(ResetGroup),
+    /// Makes a view: `View`.
+    #[prost(message, tag = "10")]
+    CreateView(CreateView),
+    /// Removes a view: `Done`.
+    #[prost(message, tag = "11")]
+    DeleteView(ViewRef),
+    /// `View`.
+    #[prost(message, tag = "12")]
+    DescribeView(ViewRef),
+    /// `Views`.
+    #[prost(message, tag = "13")]
+    ListViews(Namespace),
+    /// Uploads a component: `Plugin`.
+    #[prost(message, tag = "14")]
+    DeployPlugin(DeployPlugin),
+    /// Removes a plugin version: `Done`.
+    #[prost(message, tag = "15")]
+    RemovePlugin(PluginRef),
+    /// `Plugin`.
+    #[prost(message, tag = "16")]
+    DescribePlugin(PluginRef),
+    /// `Plugins`.
+    #[prost(message, tag = "17")]
+    ListPlugins(Namespace),
+    /// Binds a plugin to a group's subscription: `Done`.
+    #[prost(message, tag = "18")]
+    Bind(Bind),
+    /// Removes it: `Done`.
+    #[prost(message, tag = "19")]
+    Unbind(Unbind),
+    /// Takes messages once: `Received`, then its delivery frames.
+    #[prost(message, tag = "20")]
+    Receive(Receive),
+    /// Settles leases without a subscription: `Settled`.
+    #[prost(message, tag = "21")]
+    Settle(Settle),
+    /// Reads by offset: `Read`, then its delivery frames.
+    #[prost(message, tag = "22")]
+    Read(Read),
+    /// `Server`.
+    #[prost(message, tag = "23")]
+    DescribeServer(Empty),
+}
+
+/// Nothing to say.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Empty {}
+
+/// A topic by name.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct TopicRef {
+    /// The namespace.
+    #[prost(string, tag = "1")]
+    pub namespace: String,
+    /// The topic's name in it.
+    #[prost(string, tag = "2")]
+    pub topic: String,
+}
+
+/// A consumer group by name.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct GroupRef {
+    /// The namespace.
+    #[prost(string, tag = "1")]
+    pub namespace: String,
+    /// The group's name in it.
+    #[prost(string, tag = "2")]
+    pub group: String,
+}
+
+/// A view by name.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct ViewRef {
+    /// The topic that it reads.
+    #[prost(message, optional, tag = "1")]
+    pub topic: Option<TopicRef>,
+    /// The view's name on that topic.
+    #[prost(string, tag = "2")]
+    pub view: String,
+}
+
+/// A plugin version by name.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct PluginRef {
+    /// The namespace.
+    #[prost(string, tag = "1")]
+    pub namespace: String,
+    /// The plugin's name in it.
+    #[prost(string, tag = "2")]
+    pub plugin: String,
+    /// The version.
+    #[prost(string, tag = "3")]
+    pub version: String,
+}
+
+/// A topic, or a view of it.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct SourceRef {
+    /// The topic.
+    #[prost(message, optional, tag = "1")]
+    pub topic: Option<TopicRef>,
+    /// The view's name on it; empty for the topic itself.
+    #[prost(string, tag = "2")]
+    pub view: String,
+}
+
+/// A namespace to list.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Namespace {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub namespace: String,
+}
+
+/// Makes a topic.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CreateTopic {
+    /// Its name.
+    #[prost(message, optional, tag = "1")]
+    pub topic: Option<TopicRef>,
+    /// Queues, 1 to [`tidegate_model::limits::TOPIC_QUEUES_MAX`].
+    #[prost(uint32, tag = "2")]
+    pub queues: u32,
+}
+
+/// Makes a consumer group.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CreateGroup {
+    /// Its name.
+    #[prost(message, optional, tag = "1")]
+    pub group: Option<GroupRef>,
+    /// Its retry policy; `None` takes the server's default.
+    #[prost(message, optional, tag = "2")]
+    pub policy: Option<RetryPolicy>,
+}
+
+/// How a group's deliveries are retried.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct RetryPolicy {
+    /// Deliveries in all before a message is a dead letter; at least 1, below 2^16.
+    #[prost(uint32, tag = "1")]
+    pub max_attempts: u32,
+    /// Wait before attempt 2, 3, …, in ms; the last serves all further ones.
+    #[prost(uint32, repeated, tag = "2")]
+    pub backoff_ms: Vec<u32>,
+}
+
+/// Where a cursor begins.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct StartAt {
+    /// The way to say it; `None` reads as the latest.
+    #[prost(oneof = "StartKind", tags = "1, 2, 3, 4")]
+    pub kind: Option<StartKind>,
+}
+
+/// Ways to say where a cursor begins.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Oneof)]
+pub enum StartKind {
+    /// At the first message there is.
+    #[prost(message, tag = "1")]
+    Earliest(Empty),
+    /// After the last message there is.
+    #[prost(message, tag = "2")]
+    Latest(Empty),
+    /// At the first message appended at this instant or later, in ms since the Unix epoch.
+    #[prost(int64, tag = "3")]
+    TimeMs(i64),
+    /// At this offset, in every queue.
+    #[prost(uint64, tag = "4")]
+    Offset(u64),
+}
+
+/// Moves a group's cursor on a source.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ResetGroup {
+    /// The group.
+    #[prost(message, optional, tag = "1")]
+    pub group: Option<GroupRef>,
+    /// The topic or view.
+    #[prost(message, optional, tag = "2")]
+    pub source: Option<SourceRef>,
+    /// Where to.
+    #[prost(message, optional, tag = "3")]
+    pub to: Option<StartAt>,
+    /// Tell old and new offsets, change nothing.
+    #[prost(bool, tag = "4")]
+    pub dry_run: bool,
+}
+
+/// Makes a view.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CreateView {
+    /// Its topic and name.
+    #[prost(message, optional, tag = "1")]
+    pub view: Option<ViewRef>,
+    /// Its plugin chain, run in order.
+    #[prost(message, repeated, tag = "2")]
+    pub bindings: Vec<BindingSpec>,
+}
+
+/// A plugin version with a configuration and an on-error policy.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct BindingSpec {
+    /// The plugin version.
+    #[prost(message, optional, tag = "1")]
+    pub plugin: Option<PluginRef>,
+    /// Given to its `configure`.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub config: Bytes,
+    /// What happens to messages on which it fails.
+    #[prost(enumeration = "OnError", tag = "3")]
+    pub on_error: i32,
+}
+
+/// What happens to messages on which a plugin fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum OnError {
+    /// They go to the group's dead-letter topic.
+    DeadLetter = 0,
+    /// They are delivered as if accepted.
+    Pass = 1,
+    /// They are passed over and counted.
+    Skip = 2,
+    /// They are judged again after the group's backoff, then dead-lettered.
+    Retry = 3,
+    /// Delivery of the queue waits until the binding is changed.
+    Stop = 4,
+}
+
+/// Uploads a component.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DeployPlugin {
+    /// Its name and version.
+    #[prost(message, optional, tag = "1")]
+    pub plugin: Option<PluginRef>,
+    /// The WebAssembly component, at most [`crate::limits::COMPONENT_BYTES_MAX`] bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub component: Bytes,
+}
+
+/// Binds a plugin to a group's subscription of a topic.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Bind {
+    /// The group.
+    #[prost(message, optional, tag = "1")]
+    pub group: Option<GroupRef>,
+    /// The topic.
+    #[prost(message, optional, tag = "2")]
+    pub topic: Option<TopicRef>,
+    /// What to bind.
+    #[prost(message, optional, tag = "3")]
+    pub binding: Option<BindingSpec>,
+}
+
+/// Removes the plugin bound to a group's subscription of a topic.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Unbind {
+    /// The group.
+    #[prost(message, optional, tag = "1")]
+    pub group: Option<GroupRef>,
+    /// The topic.
+    #[prost(message, optional, tag = "2")]
+    pub topic: Option<TopicRef>,
+}
+
+/// Takes messages once, waiting for some if there are none.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Receive {
+    /// The group.
+    #[prost(message, optional, tag = "1")]
+    pub group: Option<GroupRef>,
+    /// The topic or view.
+    #[prost(message, optional, tag = "2")]
+    pub source: Option<SourceRef>,
+    /// Where the cursor begins if the group has none on this source yet.
+    #[prost(message, optional, tag = "3")]
+    pub start: Option<StartAt>,
+    /// Messages at most, at least 1.
+    #[prost(uint32, tag = "4")]
+    pub max_messages: u32,
+    /// Bytes of heads and bodies at most; the first message comes whatever its size.
+    #[prost(uint32, tag = "5")]
+    pub max_bytes: u32,
+    /// How long they stay leased, in ms.
+    #[prost(uint32, tag = "6")]
+    pub invisible_ms: u32,
+    /// How long to wait for the first, in ms; 0 answers at once.
+    #[prost(uint32, tag = "7")]
+    pub wait_ms: u32,
+}
+
+/// Settles leases by group and source.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Settle {
+    /// The group.
+    #[prost(message, optional, tag = "1")]
+    pub group: Option<GroupRef>,
+    /// The topic or view.
+    #[prost(message, optional, tag = "2")]
+    pub source: Option<SourceRef>,
+    /// Runs, encoded as in a settle frame: [`crate::settle::encode_runs`].
+    #[prost(bytes = "bytes", tag = "3")]
+    pub runs: Bytes,
+}
+
+/// Reads stored messages by offset, without a group.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Read {
+    /// The topic or view.
+    #[prost(message, optional, tag = "1")]
+    pub source: Option<SourceRef>,
+    /// Index of the queue in the topic, from 0.
+    #[prost(uint32, tag = "2")]
+    pub queue_index: u32,
+    /// Where to begin.
+    #[prost(message, optional, tag = "3")]
+    pub from: Option<StartAt>,
+    /// Messages at most.
+    #[prost(uint32, tag = "4")]
+    pub max_messages: u32,
+    /// Bytes of sections at most; the first batch comes whatever its size.
+    #[prost(uint32, tag = "5")]
+    pub max_bytes: u32,
+}
