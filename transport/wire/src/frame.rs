@@ -163,6 +163,18 @@ impl Prefix {
         })
     }
 
+    /// Whether a receiver that doesn't know the type skips the frame.
+    #[must_use]
+    pub fn may_ignore(self) -> bool {
+        self.flags & FLAG_MAY_IGNORE != 0
+    }
+
+    /// Whether it is of a type that this version doesn't know and may skip.
+    #[must_use]
+    pub fn is_from_the_future(self) -> bool {
+        self.may_ignore() && !FrameType::ALL.contains(&self.kind)
+    }
+
     /// Where the payload begins, in bytes from the start of the frame.
     #[must_use]
     pub fn payload_at(self) -> usize {

@@ -5,18 +5,24 @@
 
 mod bytes_at;
 pub mod delivery;
+pub mod event;
 pub mod frame;
 pub mod limits;
+mod link;
+mod output;
 pub mod proto;
 pub mod publish;
 pub mod refusal;
+pub mod server;
 pub mod settle;
 pub mod stream;
 
 pub use delivery::DeliveryHeader;
+pub use event::{ClientEvent, Delivery, Origin, ServerEvent};
 pub use frame::{Frame, FrameDecoder, FrameType, Prefix, encode_message};
 pub use limits::{ALPN, EXPORTER_BYTES, EXPORTER_LABEL, VERSION};
 pub use publish::{PublishHeader, PublishOutcome};
 pub use refusal::{Refusal, WireError};
+pub use server::ServerSession;
 pub use settle::{Outcome, Receipt, SettleFrame, SettleRun};
 pub use stream::{CONTROL, Output, StreamId, Transmit};
