@@ -4,6 +4,8 @@
 //! every file of the corpora. A body may refuse its input, it may not panic, and what it accepts it
 //! checks for contradictions.
 
+pub mod frames;
+pub mod guest_call;
 pub mod record;
 
 /// One fuzz target.
@@ -18,11 +20,23 @@ pub struct Target {
 }
 
 /// Every fuzz target.
-pub const TARGETS: &[Target] = &[Target {
-    name: "record",
-    run: record::run,
-    seeds: record::seeds,
-}];
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "frames",
+        run: frames::run,
+        seeds: frames::seeds,
+    },
+    Target {
+        name: "guest_call",
+        run: guest_call::run,
+        seeds: guest_call::seeds,
+    },
+    Target {
+        name: "record",
+        run: record::run,
+        seeds: record::seeds,
+    },
+];
 
 #[cfg(test)]
 mod tests {

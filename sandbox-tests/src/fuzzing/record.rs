@@ -4,7 +4,19 @@ use tidegate_model::compress::raw_bodies;
 use tidegate_model::{Codec, Message, Section, SectionBuilder, Timestamp, Value};
 
 /// Bytes before the section: count, span (u16 each, little endian), codec.
-const PREFIX_BYTES: usize = 5;
+pub(super) const PREFIX_BYTES: usize = 5;
+
+/// The section of an input, if it is one.
+pub(super) fn parse(input: &[u8]) -> Option<(Section<'_>, Codec)> {
+    let (prefix, bytes) = input.split_at_checked(PREFIX_BYTES)?;
+    let count = usize::from(u16::from_le_bytes([prefix[0], prefix[1]]));
+    let span = u32::from(u16::from_le_bytes([prefix[2], prefix[3]]));
+    let codec = Codec::from_byte(prefix[4]).ok()?;
+    let section = Section::parse(bytes, count, span, codec).ok()?;
+    assert_eq!(section.count(), count);
+    assert_eq!(section.span(), span);
+    Some((section, codec))
+}
 
 /// Parses an input as a prefix and a section; reads everything of what was accepted, and writes it
 /// again to the same bytes.
@@ -12,17 +24,10 @@ const PREFIX_BYTES: usize = 5;
 /// # Panics
 /// If an accepted section contradicts itself.
 pub fn run(input: &[u8]) {
-    let Some((prefix, bytes)) = input.split_at_checked(PREFIX_BYTES) else {
+    let Some((section, codec)) = parse(input) else {
         return;
     };
-    let count = usize::from(u16::from_le_bytes([prefix[0], prefix[1]]));
-    let span = u32::from(u16::from_le_bytes([prefix[2], prefix[3]]));
-    let Ok(codec) = Codec::from_byte(prefix[4]) else {
-        return;
-    };
-    let Ok(section) = Section::parse(bytes, count, span, codec) else {
-        return;
-    };
+    let (count, span) = (section.count(), section.span());
     let Ok(raw) = raw_bodies(&section, codec) else {
         assert_eq!(codec, Codec::Lz4, "uncompressed bodies are always there");
         return;
@@ -44,7 +49,11 @@ pub fn run(input: &[u8]) {
     assert_eq!(copied.tag_bits(), section.tag_bits());
     let written = copied.finish_with_span(span).expect("it has records");
     if codec == Codec::None {
-        assert_eq!(written, bytes, "copying changed the section");
+        assert_eq!(
+            written,
+            input[PREFIX_BYTES..],
+            "copying changed the section"
+        );
     } else {
         let plain = Section::parse(&written, count, span, Codec::None).expect("it was valid");
         assert_eq!(plain.head_bytes(), section.head_bytes());
