@@ -4,6 +4,7 @@
 //! time in. The layouts are described in `docs/formats/wire.md`.
 
 mod bytes_at;
+pub mod client;
 pub mod delivery;
 pub mod event;
 pub mod frame;
@@ -17,6 +18,7 @@ pub mod server;
 pub mod settle;
 pub mod stream;
 
+pub use client::ClientSession;
 pub use delivery::DeliveryHeader;
 pub use event::{ClientEvent, Delivery, Origin, ServerEvent};
 pub use frame::{Frame, FrameDecoder, FrameType, Prefix, encode_message};

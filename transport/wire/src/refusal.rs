@@ -36,6 +36,22 @@ impl Refusal {
         self
     }
 
+    /// What a bare code says, as in a reset or a connection's close: the peer's own words are used
+    /// where there are some.
+    #[must_use]
+    pub fn from_code(code: Code, fallback: &str) -> Self {
+        Self::new(code, format!("{fallback} ({})", code.name()))
+    }
+
+    /// As received, `internal` where the peer said nothing.
+    #[must_use]
+    pub fn from_optional(refused: Option<proto::Refused>) -> Self {
+        refused.map_or_else(
+            || Self::new(code::INTERNAL, "the peer gave no reason"),
+            Self::from_proto,
+        )
+    }
+
     /// As it travels: texts are cut to [`TEXT_BYTES_MAX`].
     #[must_use]
     pub fn to_proto(&self) -> proto::Refused {
@@ -142,7 +158,13 @@ impl WireError {
         code::PROTOCOL
     }
 
-    /// As a refusal.
+    /// As a refusal of something that this end was asked to send.
+    #[must_use]
+    pub fn to_argument(&self) -> Refusal {
+        Refusal::new(code::INVALID_ARGUMENT, self.to_string())
+    }
+
+    /// As a refusal of what the peer sent.
     #[must_use]
     pub fn to_refusal(&self) -> Refusal {
         Refusal::new(self.code(), self.to_string())

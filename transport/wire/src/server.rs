@@ -194,9 +194,11 @@ impl ServerSession {
         if stream == CONTROL {
             self.control_lost(code);
         } else {
-            self.leave(stream);
+            let open = self.leave(stream);
             self.link.peer_reset(stream);
-            self.link.reset(stream, code::CANCELLED);
+            if open {
+                self.link.reset(stream, code::CANCELLED);
+            }
         }
     }
 
@@ -417,21 +419,30 @@ impl ServerSession {
         self.events.push_back(ServerEvent::Closing(refusal));
     }
 
-    /// Tells the application that a produce or request stream is over before its time.
-    fn leave(&mut self, stream: StreamId) {
+    /// Tells the application that a produce or request stream is over before its time; whether the
+    /// stream still had something to answer.
+    fn leave(&mut self, stream: StreamId) -> bool {
         match self.link.role_mut(stream) {
             Some(Role::Producer(producer)) => {
-                self.work_in_flight -= producer.leave();
+                let Some(due) = producer.leave() else {
+                    return false;
+                };
+                self.work_in_flight -= due;
                 self.events
                     .push_back(ServerEvent::ProducerClosed { stream });
+                true
             }
-            Some(Role::Request { due }) if *due => {
-                *due = false;
+            Some(Role::Request { due }) => {
+                if !std::mem::take(due) {
+                    return false;
+                }
                 self.work_in_flight -= 1;
                 self.events
                     .push_back(ServerEvent::RequestCancelled { stream });
+                true
             }
-            _ => {}
+            Some(Role::Unknown) => true,
+            Some(Role::Control | Role::Consume) | None => false,
         }
     }
 

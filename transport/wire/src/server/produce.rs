@@ -21,6 +21,8 @@ pub(super) struct ProducerState {
     last_ticket: Option<u64>,
     /// The client sends nothing more; the stream ends when everything is answered.
     ended: bool,
+    /// The application knows that it is over.
+    over: bool,
 }
 
 impl ProducerState {
@@ -31,14 +33,16 @@ impl ProducerState {
             || self.bytes >= PUBLISH_BYTES_IN_FLIGHT_MAX
     }
 
-    /// Forgets everything; how many answers were due, opening included.
-    pub(super) fn leave(&mut self) -> usize {
+    /// Forgets everything; how many answers were due, opening included. `None` if it was over.
+    pub(super) fn leave(&mut self) -> Option<usize> {
         let due = self.in_flight.len() + usize::from(!self.opened);
+        let was_over = self.over;
         *self = Self {
             opened: true,
+            over: true,
             ..Self::default()
         };
-        due
+        (!was_over).then_some(due)
     }
 
     fn take(&mut self, ticket: u64) -> bool {
@@ -67,8 +71,10 @@ impl ServerSession {
 
     /// The producer is refused; its stream ends. No `ProducerClosed` follows.
     pub fn refuse_producer(&mut self, stream: StreamId, refusal: &Refusal) {
-        if let Some(Role::Producer(producer)) = self.link.role_mut(stream) {
-            self.work_in_flight -= producer.leave();
+        if let Some(Role::Producer(producer)) = self.link.role_mut(stream)
+            && let Some(due) = producer.leave()
+        {
+            self.work_in_flight -= due;
             self.send_message(stream, FrameType::REFUSED, &refusal.to_proto());
             self.link.finish(stream);
             self.link.stop(stream, refusal.code);
@@ -138,6 +144,9 @@ impl ServerSession {
         let Some(Role::Producer(producer)) = self.link.role_mut(stream) else {
             return Ok(());
         };
+        if producer.over {
+            return Ok(());
+        }
         let ticket = header.ticket;
         if producer.last_ticket.is_some_and(|last| ticket <= last) {
             return Err(WireError::Malformed {
@@ -173,8 +182,9 @@ impl ServerSession {
         if let Some(Role::Producer(producer)) = self.link.role_mut(stream)
             && producer.ended
             && producer.in_flight.is_empty()
+            && !producer.over
         {
-            producer.ended = false;
+            producer.leave();
             self.events
                 .push_back(ServerEvent::ProducerClosed { stream });
             self.link.finish(stream);

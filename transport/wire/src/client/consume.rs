@@ -1,0 +1,197 @@
+//! Subscriptions and consume streams, seen by the client.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{ClientSession, Delivery, Role};
+use crate::delivery::DeliveryHeader;
+use crate::event::{ClientEvent, Origin};
+use crate::frame::{Frame, FrameType};
+use crate::limits::ALIASES_MAX;
+use crate::proto;
+use crate::refusal::WireError;
+use crate::stream::StreamId;
+
+/// A consume stream: what its aliases stand for.
+#[derive(Debug, Default)]
+pub(super) struct ConsumeState {
+    aliases: HashMap<u32, (u32, Origin)>,
+}
+
+/// All subscriptions of a connection, with what may still be sent to them.
+#[derive(Debug, Default)]
+pub(super) struct Consumption {
+    open: HashMap<u32, Ledger>,
+    /// Numbers given so far; they begin at 1.
+    given: u32,
+    messages: u64,
+    bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Ledger {
+    messages: u64,
+    /// Below zero after the batch that used up the last of it.
+    bytes: i64,
+}
+
+impl Ledger {
+    fn bytes_left(self) -> u64 {
+        u64::try_from(self.bytes).unwrap_or(0)
+    }
+}
+
+impl Consumption {
+    /// A new number, if there may be another subscription.
+    pub(super) fn open(&mut self, max: usize) -> Option<u32> {
+        if self.open.len() >= max {
+            return None;
+        }
+        self.given = self.given.checked_add(1)?;
+        self.open.insert(self.given, Ledger::default());
+        Some(self.given)
+    }
+
+    /// Forgets a subscription; whether it was open.
+    pub(super) fn close(&mut self, subscription: u32) -> bool {
+        match self.open.remove(&subscription) {
+            Some(ledger) => {
+                self.messages -= ledger.messages;
+                self.bytes -= ledger.bytes_left();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Forgets all; their numbers.
+    pub(super) fn drain(&mut self) -> BTreeSet<u32> {
+        let open = std::mem::take(&mut self.open);
+        (self.messages, self.bytes) = (0, 0);
+        open.into_keys().collect()
+    }
+
+    /// Whether the number was ever given.
+    pub(super) fn known(&self, subscription: u32) -> Result<(), WireError> {
+        if (1..=self.given).contains(&subscription) {
+            return Ok(());
+        }
+        Err(WireError::Unknown {
+            what: "subscription",
+            number: u64::from(subscription),
+        })
+    }
+
+    /// Adds credit within the limits; how much was added.
+    pub(super) fn grant(
+        &mut self,
+        subscription: u32,
+        messages: u32,
+        bytes: u32,
+        limits: &proto::Limits,
+    ) -> (u32, u32) {
+        let Some(ledger) = self.open.get_mut(&subscription) else {
+            return (0, 0);
+        };
+        let room = |limit: u32, used: u64| {
+            u32::try_from(u64::from(limit).saturating_sub(used)).expect("at most the limit")
+        };
+        let messages = messages.min(room(limits.credit_messages_max, self.messages));
+        let bytes = bytes.min(room(limits.credit_bytes_max, self.bytes));
+        let before = ledger.bytes_left();
+        ledger.messages += u64::from(messages);
+        ledger.bytes += i64::from(bytes);
+        self.messages += u64::from(messages);
+        self.bytes = self.bytes - before + ledger.bytes_left();
+        (messages, bytes)
+    }
+
+    /// Pays for a delivery; false if the subscription is over.
+    ///
+    /// # Errors
+    /// [`WireError::Exceeded`] if it wasn't covered.
+    fn pay(&mut self, subscription: u32, count: u16, len: usize) -> Result<bool, WireError> {
+        let Some(ledger) = self.open.get_mut(&subscription) else {
+            return Ok(false);
+        };
+        let count = u64::from(count);
+        let exceeded = |what, found, max| WireError::Exceeded { what, found, max };
+        if count > ledger.messages {
+            return Err(exceeded("messages beyond credit", count, ledger.messages));
+        }
+        if ledger.bytes <= 0 {
+            return Err(exceeded("bytes beyond credit", len as u64, 0));
+        }
+        let before = ledger.bytes_left();
+        ledger.messages -= count;
+        ledger.bytes -= i64::try_from(len).expect("a frame is below 2^63 bytes");
+        self.messages -= count;
+        self.bytes = self.bytes - before + ledger.bytes_left();
+        Ok(true)
+    }
+}
+
+impl ClientSession {
+    /// Credit that a subscription has left: messages, and bytes of sections.
+    #[must_use]
+    pub fn credit_left(&self, subscription: u32) -> (u64, u64) {
+        self.consumption
+            .open
+            .get(&subscription)
+            .map_or((0, 0), |ledger| (ledger.messages, ledger.bytes_left()))
+    }
+
+    pub(super) fn on_consume(&mut self, stream: StreamId, frame: &Frame) -> Result<(), WireError> {
+        let Some(Role::Consume(consume)) = self.link.role_mut(stream) else {
+            return Ok(());
+        };
+        match frame.prefix.kind {
+            FrameType::ALIAS => {
+                let alias: proto::Alias = frame.message()?;
+                self.consumption.known(alias.subscription)?;
+                consume.aliases.insert(
+                    alias.alias,
+                    (alias.subscription, Origin::from_alias(&alias)),
+                );
+                if consume.aliases.len() > ALIASES_MAX {
+                    return Err(WireError::Exceeded {
+                        what: "aliases of a stream",
+                        found: consume.aliases.len() as u64,
+                        max: ALIASES_MAX as u64,
+                    });
+                }
+            }
+            FrameType::DELIVERY => {
+                let (header, section) = DeliveryHeader::decode(frame)?;
+                let &(subscription, origin) =
+                    consume
+                        .aliases
+                        .get(&header.alias)
+                        .ok_or(WireError::Unknown {
+                            what: "alias",
+                            number: u64::from(header.alias),
+                        })?;
+                if self
+                    .consumption
+                    .pay(subscription, header.count, section.len())?
+                {
+                    self.events.push_back(ClientEvent::Delivery {
+                        subscription,
+                        delivery: Delivery {
+                            origin,
+                            header,
+                            section,
+                        },
+                    });
+                }
+            }
+            _ if frame.prefix.is_from_the_future() => {}
+            kind => {
+                return Err(WireError::Unexpected {
+                    kind,
+                    place: "on a consume stream",
+                });
+            }
+        }
+        Ok(())
+    }
+}
