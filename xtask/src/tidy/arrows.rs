@@ -18,10 +18,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("runtime", &["model", "wit"]),
     ("plugins/sdk", &["model"]),
     ("transport/wire", &["model"]),
+    // Both ends move bytes alike; in `transport/quic` it would bring the client the broker's types.
+    ("transport/pump", &["transport/wire", "model"]),
     ("transport/session", &["broker", "model"]),
     (
         "transport/quic",
-        &["transport/session", "transport/wire", "broker", "model"],
+        &[
+            "transport/pump",
+            "transport/session",
+            "transport/wire",
+            "broker",
+            "model",
+        ],
     ),
     (
         "server",
@@ -35,7 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "model",
         ],
     ),
-    ("client", &["transport/wire", "model"]),
+    ("client", &["transport/pump", "transport/wire", "model"]),
     // `plugin build` wraps a guest with the world's text.
     ("cli", &["client", "server", "model", "wit"]),
     ("xtask", &[]),
