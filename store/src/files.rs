@@ -1,0 +1,129 @@
+//! Work with files that the owner doesn't wait for: index files and snapshots, in order.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use crate::folder::Folder;
+use crate::index::SealedIndex;
+use crate::snapshot::{Checkpoint, Snapshots};
+use crate::sync::{lock, wait};
+use crate::vfs::Vfs;
+
+/// Sealed segments whose index file may wait to be written; beyond it no new segment is begun.
+const INDEXES_WAITING_MAX: usize = 8;
+
+pub(crate) enum Job {
+    /// Write a sealed segment's index file.
+    Index(Arc<SealedIndex>),
+    /// Write a snapshot generation.
+    Checkpoint(Checkpoint),
+}
+
+pub(crate) struct Files {
+    vfs: Arc<dyn Vfs>,
+    folder: Folder,
+    state: Mutex<State>,
+    changed: Condvar,
+    snapshots: Mutex<Snapshots>,
+    checkpoints: AtomicU64,
+    failures: AtomicU64,
+}
+
+struct State {
+    jobs: VecDeque<Job>,
+    /// A checkpoint is waiting or being written.
+    checkpointing: bool,
+    stopped: bool,
+}
+
+impl Files {
+    pub(crate) fn new(vfs: Arc<dyn Vfs>, folder: Folder, snapshots: Snapshots) -> Self {
+        Self {
+            vfs,
+            folder,
+            state: Mutex::new(State {
+                jobs: VecDeque::new(),
+                checkpointing: false,
+                stopped: false,
+            }),
+            changed: Condvar::new(),
+            snapshots: Mutex::new(snapshots),
+            checkpoints: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn add(&self, job: Job) {
+        let mut state = lock(&self.state);
+        state.checkpointing |= matches!(job, Job::Checkpoint(_));
+        state.jobs.push_back(job);
+        self.changed.notify_one();
+    }
+
+    /// Whether a checkpoint is waiting or being written; there is never a second one.
+    pub(crate) fn is_checkpointing(&self) -> bool {
+        lock(&self.state).checkpointing
+    }
+
+    /// Whether so many index files wait that no new segment should be begun.
+    pub(crate) fn is_behind(&self) -> bool {
+        lock(&self.state).jobs.len() >= INDEXES_WAITING_MAX
+    }
+
+    /// Snapshot generations written since the store was opened.
+    pub(crate) fn checkpoints(&self) -> u64 {
+        self.checkpoints.load(Ordering::Relaxed)
+    }
+
+    /// Index files and snapshots that could not be written.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Does the oldest job, if there is one.
+    pub(crate) fn run_once(&self) -> bool {
+        let Some(job) = lock(&self.state).jobs.pop_front() else {
+            return false;
+        };
+        match job {
+            Job::Index(index) => {
+                if let Err(error) = index.write(self.vfs.as_ref(), &self.folder) {
+                    self.failures.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(segment = index.base(), %error, "writing a queue index failed");
+                }
+            }
+            Job::Checkpoint(checkpoint) => {
+                let written = lock(&self.snapshots).write(self.vfs.as_ref(), checkpoint);
+                match written {
+                    Ok(()) => self.checkpoints.fetch_add(1, Ordering::Relaxed),
+                    Err(error) => {
+                        tracing::warn!(%error, "writing a snapshot failed; the next one holds all of it");
+                        self.failures.fetch_add(1, Ordering::Relaxed)
+                    }
+                };
+                lock(&self.state).checkpointing = false;
+            }
+        }
+        true
+    }
+
+    /// Does what comes until [`Files::stop`] and all before it is done.
+    pub(crate) fn run(&self) {
+        loop {
+            let mut state = lock(&self.state);
+            while state.jobs.is_empty() && !state.stopped {
+                state = wait(&self.changed, state);
+            }
+            drop(state);
+            if !self.run_once() {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        lock(&self.state).stopped = true;
+        self.changed.notify_all();
+    }
+}

@@ -1,0 +1,159 @@
+//! The data folder: its version, its lock, and names made of numbers only.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::OpenError;
+use crate::vfs::{LockGuard, Vfs};
+
+/// Version of everything in the folder.
+pub const FORMAT_VERSION: u32 = 1;
+
+const FORMAT_FILE: &str = "FORMAT";
+const LOCK_FILE: &str = "LOCK";
+const FORMAT_WORDS: &str = "tidegate store format ";
+/// A format file is one short line; a longer one is no format file.
+const FORMAT_FILE_BYTES_MAX: u64 = 64;
+
+pub(crate) const SEGMENT: &str = "seg";
+pub(crate) const QUEUE_INDEX: &str = "qix";
+pub(crate) const MANIFEST: &str = "manifest";
+pub(crate) const PART: &str = "part";
+pub(crate) const TEMPORARY: &str = "tmp";
+
+/// Paths in a data folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder {
+    pub(crate) root: PathBuf,
+    pub(crate) log: PathBuf,
+    pub(crate) snapshot: PathBuf,
+}
+
+impl Folder {
+    /// Locks `root`, checks its version, makes it a data folder if it is new.
+    pub(crate) fn open(vfs: &dyn Vfs, root: &Path) -> Result<(Self, LockGuard), OpenError> {
+        let folder = Self {
+            root: root.to_owned(),
+            log: root.join("log"),
+            snapshot: root.join("snapshot"),
+        };
+        vfs.create_dir(root)
+            .map_err(OpenError::io("creating", root))?;
+        let lock = root.join(LOCK_FILE);
+        let guard = vfs
+            .lock(&lock)
+            .map_err(OpenError::io("locking", &lock))?
+            .ok_or_else(|| OpenError::InUse {
+                dir: root.to_owned(),
+            })?;
+        folder.check_version(vfs)?;
+        Ok((folder, guard))
+    }
+
+    fn check_version(&self, vfs: &dyn Vfs) -> Result<(), OpenError> {
+        let path = self.root.join(FORMAT_FILE);
+        let corrupt = |what: &str| OpenError::Corrupt {
+            path: path.clone(),
+            what: what.to_owned(),
+        };
+        let file = match vfs.open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.create(vfs, &path),
+            Err(error) => return Err(OpenError::io("opening", &path)(error)),
+        };
+        let size = file.size().map_err(OpenError::io("reading", &path))?;
+        if size > FORMAT_FILE_BYTES_MAX {
+            return Err(corrupt("it is too long for a format file"));
+        }
+        let mut text = vec![0; usize::try_from(size).expect("at most 64")];
+        file.read_exact_at(&mut text, 0)
+            .map_err(OpenError::io("reading", &path))?;
+        let found = std::str::from_utf8(&text)
+            .ok()
+            .and_then(|text| text.strip_prefix(FORMAT_WORDS)?.trim_end().parse().ok())
+            .ok_or_else(|| corrupt("it does not name a format version"))?;
+        if found != FORMAT_VERSION {
+            return Err(OpenError::version(&self.root, found));
+        }
+        Ok(())
+    }
+
+    fn create(&self, vfs: &dyn Vfs, path: &Path) -> Result<(), OpenError> {
+        for dir in [&self.log, &self.snapshot] {
+            vfs.create_dir(dir)
+                .map_err(OpenError::io("creating", dir))?;
+            let names = vfs.list(dir).map_err(OpenError::io("listing", dir))?;
+            if !names.is_empty() {
+                return Err(OpenError::Corrupt {
+                    path: path.to_owned(),
+                    what: "it is missing although the folder holds a log".to_owned(),
+                });
+            }
+        }
+        let text = format!("{FORMAT_WORDS}{FORMAT_VERSION}\n");
+        write_durably(vfs, &self.root, FORMAT_FILE, text.as_bytes())
+            .map_err(OpenError::io("writing", path))?;
+        let parent = match self.root.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => return Ok(()),
+        };
+        vfs.sync_dir(parent)
+            .map_err(OpenError::io("syncing", parent))
+    }
+
+    pub(crate) fn log_file(&self, number: u64, extension: &str) -> PathBuf {
+        self.log.join(file_name(number, extension))
+    }
+
+    pub(crate) fn snapshot_file(&self, number: u64, extension: &str) -> PathBuf {
+        self.snapshot.join(file_name(number, extension))
+    }
+}
+
+pub(crate) fn file_name(number: u64, extension: &str) -> String {
+    format!("{number:020}.{extension}")
+}
+
+/// Number and extension of a name that [`file_name`] made.
+pub(crate) fn parse_file_name(name: &str) -> Option<(u64, &str)> {
+    let (number, extension) = name.split_once('.')?;
+    if number.len() != 20 || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some((number.parse().ok()?, extension))
+}
+
+/// Writes a file that is there whole or not at all, and durable on return.
+pub(crate) fn write_durably(vfs: &dyn Vfs, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = dir.join(format!("{name}.{TEMPORARY}"));
+    let written = write_temporary(vfs, &temporary, bytes)
+        .and_then(|()| vfs.rename(&temporary, &dir.join(name)));
+    if let Err(error) = written {
+        // What is left of it is removed at the next start if it can't be now.
+        let _ = vfs.unlink(&temporary);
+        return Err(error);
+    }
+    vfs.sync_dir(dir)
+}
+
+fn write_temporary(vfs: &dyn Vfs, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = vfs.create(path)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync()
+}
+
+/// Reads a whole file of exactly `len` bytes, or of any up to `max`.
+pub(crate) fn read_whole(vfs: &dyn Vfs, path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let file = vfs.open(path)?;
+    let size = file.size()?;
+    if size > max {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{size} bytes are more than the {max} expected"),
+        ));
+    }
+    let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}

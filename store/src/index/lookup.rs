@@ -1,0 +1,192 @@
+//! Finding batches by queue and offset, by time, and by shard and seq.
+
+use std::sync::{Arc, RwLock};
+
+use tidegate_model::{Offset, QueueId, Seq, ShardId, Timestamp};
+
+use super::sealed::{OpenIndex, Run, SealedIndex};
+use super::{Entry, IndexState, NO_SEGMENT, position_of};
+use crate::batch::{IndexEntry, QueueBounds};
+use crate::error::ReadError;
+use crate::files::{Files, Job};
+use crate::folder::Folder;
+use crate::position::LogPosition;
+use crate::recovery::rebuild_index;
+use crate::segments::Segments;
+use crate::sync::read;
+use crate::vfs::Vfs;
+
+/// The index as readers use it. Looking into an older segment may open its file, and so wait.
+pub(crate) struct Index {
+    pub(crate) state: Arc<RwLock<IndexState>>,
+    pub(crate) segments: Arc<Segments>,
+    pub(crate) files: Arc<Files>,
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) folder: Folder,
+}
+
+impl Index {
+    pub(crate) fn bounds(&self, queue: QueueId) -> QueueBounds {
+        read(&self.state)
+            .queues
+            .get(&queue)
+            .map_or_else(QueueBounds::default, |state| QueueBounds {
+                start: Offset(state.start),
+                next: Offset(state.next),
+            })
+    }
+
+    /// Appends up to `max` entries to `out`, in order: the one that holds `from`, else the first
+    /// after it, and those that follow.
+    pub(crate) fn entries(
+        &self,
+        queue: QueueId,
+        from: Offset,
+        max: usize,
+        out: &mut Vec<IndexEntry>,
+    ) -> Result<(), ReadError> {
+        let enough = out.len().saturating_add(max);
+        let mut at = self.newest_where(queue, |first| first.base_offset <= from.0)?;
+        while let Some(base) = at {
+            if out.len() >= enough {
+                break;
+            }
+            self.with_run(base, queue, |run| {
+                let Some(run) = run else { return };
+                let first = run.partition_point(|entry| entry.end_offset() <= from.0);
+                let until = run.len().min(first + (enough - out.len()));
+                out.extend((first..until).map(|at| run.entry(at).public(base)));
+            })?;
+            at = self.segment_after(base);
+        }
+        Ok(())
+    }
+
+    /// The first offset appended at or after `time`; the queue's next offset if there is none.
+    pub(crate) fn offset_at(&self, queue: QueueId, time: Timestamp) -> Result<Offset, ReadError> {
+        let mut at = self.newest_where(queue, |first| first.append_time < time.0)?;
+        while let Some(base) = at {
+            let found = self.with_run(base, queue, |run| {
+                let run = run?;
+                let at = run.partition_point(|entry| entry.append_time < time.0);
+                (at < run.len()).then(|| Offset(run.entry(at).base_offset))
+            })?;
+            if let Some(offset) = found {
+                return Ok(offset);
+            }
+            at = self.segment_after(base);
+        }
+        Ok(self.bounds(queue).next)
+    }
+
+    /// Where a shard's batch lies.
+    pub(crate) fn position_of(
+        &self,
+        shard: ShardId,
+        seq: Seq,
+    ) -> Result<Option<LogPosition>, ReadError> {
+        let sealed = {
+            let state = read(&self.state);
+            if let Some(place) = state.newest.place(shard, seq.0) {
+                return Ok(Some(position_of(state.newest.base(), place)));
+            }
+            let holds = |sealed: &&Arc<SealedIndex>| {
+                sealed.seqs().iter().any(|bounds| {
+                    bounds.shard == shard && (bounds.first..=bounds.last).contains(&seq.0)
+                })
+            };
+            state.sealed.values().rev().find(holds).cloned()
+        };
+        let Some(sealed) = sealed else {
+            return Ok(None);
+        };
+        let place = self.open(&sealed)?.place(shard, seq.0);
+        Ok(place.map(|place| position_of(sealed.base(), place)))
+    }
+
+    /// The newest segment whose first entry of the queue fulfils `is_before`; the oldest that holds
+    /// any if none does.
+    fn newest_where(
+        &self,
+        queue: QueueId,
+        is_before: impl Fn(&Entry) -> bool,
+    ) -> Result<Option<u64>, ReadError> {
+        let mut best = None;
+        let mut at = {
+            let state = read(&self.state);
+            let Some(queue_state) = state.queues.get(&queue) else {
+                return Ok(None);
+            };
+            if let Some(run) = state.newest.run(queue) {
+                best = Some(state.newest.base());
+                if is_before(&run.entry(0)) {
+                    return Ok(best);
+                }
+            }
+            queue_state.sealed_last
+        };
+        while at != NO_SEGMENT {
+            let found = self.with_run(at, queue, |run| {
+                run.map(|run| (is_before(&run.entry(0)), run.previous()))
+            })?;
+            match found {
+                Some((true, _)) => return Ok(Some(at)),
+                Some((false, previous)) => {
+                    best = Some(at);
+                    at = previous;
+                }
+                // A rebuilt index only knows that earlier entries are not in between.
+                None => at = self.segment_before(at),
+            }
+        }
+        Ok(best)
+    }
+
+    fn segment_before(&self, base: u64) -> u64 {
+        let state = read(&self.state);
+        let before = state.sealed.range(..base).next_back();
+        before.map_or(NO_SEGMENT, |(base, _)| *base)
+    }
+
+    fn segment_after(&self, base: u64) -> Option<u64> {
+        let state = read(&self.state);
+        let sealed = state.sealed.range(base + 1..).next().map(|(base, _)| *base);
+        sealed.or_else(|| Some(state.newest.base()).filter(|newest| *newest > base))
+    }
+
+    fn with_run<R>(
+        &self,
+        base: u64,
+        queue: QueueId,
+        f: impl FnOnce(Option<Run<'_>>) -> R,
+    ) -> Result<R, ReadError> {
+        let sealed = {
+            let state = read(&self.state);
+            if state.newest.base() == base {
+                return Ok(f(state.newest.run(queue)));
+            }
+            state.sealed.get(&base).cloned()
+        };
+        match sealed {
+            Some(sealed) => Ok(f(self.open(&sealed)?.run(queue))),
+            None => Ok(f(None)),
+        }
+    }
+
+    fn open(&self, sealed: &Arc<SealedIndex>) -> Result<OpenIndex, ReadError> {
+        let base = sealed.base();
+        let (open, rebuilt) = sealed.open(self.vfs.as_ref(), &self.folder, || {
+            let segment = self
+                .segments
+                .at_base(base)
+                .ok_or(ReadError::NotFound {
+                    position: LogPosition(base),
+                })?;
+            rebuild_index(&segment, self.segment_before(base))
+        })?;
+        if rebuilt {
+            self.files.add(Job::Index(sealed.clone()));
+        }
+        Ok(open)
+    }
+}

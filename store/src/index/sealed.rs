@@ -1,0 +1,197 @@
+//! The index of a segment that nothing is appended to any more.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use tidegate_model::{QueueId, ShardId};
+
+use super::memory::MemoryIndex;
+use super::qix::{self, Qix};
+use super::{ENTRY_BYTES, Entry, SeqBounds};
+use crate::folder::{Folder, QUEUE_INDEX, file_name, write_durably};
+use crate::sync::lock;
+use crate::vfs::Vfs;
+
+pub(crate) struct SealedIndex {
+    base: u64,
+    seqs: Vec<SeqBounds>,
+    source: Mutex<Source>,
+}
+
+#[derive(Clone)]
+enum Source {
+    /// Its file isn't durable yet.
+    Memory(Arc<MemoryIndex>),
+    /// Its file was not opened yet.
+    Closed,
+    Open(Arc<Qix>),
+}
+
+/// An index that can be read without touching a file.
+pub(crate) enum OpenIndex {
+    Memory(Arc<MemoryIndex>),
+    File(Arc<Qix>),
+}
+
+/// A queue's entries in one segment.
+#[derive(Clone, Copy)]
+pub(crate) enum Run<'a> {
+    Memory { previous: u64, entries: &'a [Entry] },
+    File { previous: u64, bytes: &'a [u8] },
+}
+
+impl SealedIndex {
+    pub(crate) fn in_memory(memory: MemoryIndex) -> Self {
+        Self {
+            base: memory.base(),
+            seqs: memory.seq_bounds(),
+            source: Mutex::new(Source::Memory(Arc::new(memory))),
+        }
+    }
+
+    pub(crate) fn in_file(base: u64, seqs: Vec<SeqBounds>) -> Self {
+        Self {
+            base,
+            seqs,
+            source: Mutex::new(Source::Closed),
+        }
+    }
+
+    pub(crate) fn base(&self) -> u64 {
+        self.base
+    }
+
+    pub(crate) fn seqs(&self) -> &[SeqBounds] {
+        &self.seqs
+    }
+
+    /// Opens the index; `rebuild` makes it from its segment if the file is missing or damaged.
+    ///
+    /// Says also whether it was rebuilt, so that its file can be written again.
+    pub(crate) fn open<E>(
+        &self,
+        vfs: &dyn Vfs,
+        folder: &Folder,
+        rebuild: impl FnOnce() -> Result<MemoryIndex, E>,
+    ) -> Result<(OpenIndex, bool), E> {
+        let source = lock(&self.source).clone();
+        match source {
+            Source::Memory(memory) => return Ok((OpenIndex::Memory(memory), false)),
+            Source::Open(qix) => return Ok((OpenIndex::File(qix), false)),
+            Source::Closed => {}
+        }
+        match self.open_file(vfs, folder) {
+            Ok(qix) => {
+                let qix = Arc::new(qix);
+                *lock(&self.source) = Source::Open(qix.clone());
+                Ok((OpenIndex::File(qix), false))
+            }
+            Err(error) => {
+                tracing::warn!(segment = self.base, %error, "rebuilding a queue index");
+                let memory = Arc::new(rebuild()?);
+                *lock(&self.source) = Source::Memory(memory.clone());
+                Ok((OpenIndex::Memory(memory), true))
+            }
+        }
+    }
+
+    fn open_file(&self, vfs: &dyn Vfs, folder: &Folder) -> io::Result<Qix> {
+        let file = vfs.open(&folder.log_file(self.base, QUEUE_INDEX))?;
+        let len = usize::try_from(file.size()?).map_err(io::Error::other)?;
+        if len == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let map = file.map(len)?;
+        map.populate(0..len)?;
+        let qix = Qix::decode(map.bytes(0..len)).map_err(io::Error::other)?;
+        if qix.base() != self.base || qix.seq_bounds() != self.seqs {
+            return Err(io::Error::other(
+                "the queue index belongs to another segment or state of it",
+            ));
+        }
+        Ok(qix)
+    }
+
+    /// Writes the file durably, then reads from it instead of memory.
+    pub(crate) fn write(&self, vfs: &dyn Vfs, folder: &Folder) -> io::Result<()> {
+        let Source::Memory(memory) = lock(&self.source).clone() else {
+            return Ok(());
+        };
+        let bytes = qix::encode(&memory);
+        write_durably(
+            vfs,
+            &folder.log,
+            &file_name(self.base, QUEUE_INDEX),
+            &bytes,
+        )?;
+        // The pages just written are cached: the next reader maps them, this memory is given back.
+        *lock(&self.source) = Source::Closed;
+        Ok(())
+    }
+}
+
+impl OpenIndex {
+    pub(crate) fn run(&self, queue: QueueId) -> Option<Run<'_>> {
+        match self {
+            Self::Memory(memory) => memory.run(queue),
+            Self::File(qix) => {
+                let (previous, bytes) = qix.run(queue)?;
+                Some(Run::File { previous, bytes })
+            }
+        }
+    }
+
+    pub(crate) fn place(&self, shard: ShardId, seq: u64) -> Option<u32> {
+        match self {
+            Self::Memory(memory) => memory.place(shard, seq),
+            Self::File(qix) => qix.place(shard, seq),
+        }
+    }
+}
+
+impl MemoryIndex {
+    pub(crate) fn run(&self, queue: QueueId) -> Option<Run<'_>> {
+        let run = self.queues.get(&queue)?;
+        Some(Run::Memory {
+            previous: run.previous,
+            entries: &run.entries,
+        })
+    }
+}
+
+impl Run<'_> {
+    pub(crate) fn previous(&self) -> u64 {
+        match self {
+            Self::Memory { previous, .. } | Self::File { previous, .. } => *previous,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Memory { entries, .. } => entries.len(),
+            Self::File { bytes, .. } => bytes.len() / ENTRY_BYTES,
+        }
+    }
+
+    /// The entry at `at`, below the length.
+    pub(crate) fn entry(&self, at: usize) -> Entry {
+        match self {
+            Self::Memory { entries, .. } => entries[at],
+            Self::File { bytes, .. } => Entry::decode(&bytes[at * ENTRY_BYTES..]),
+        }
+    }
+
+    /// How many leading entries fulfil `is_before`, which holds for a prefix of them.
+    pub(crate) fn partition_point(&self, is_before: impl Fn(&Entry) -> bool) -> usize {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            if is_before(&self.entry(middle)) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+}

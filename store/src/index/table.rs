@@ -1,0 +1,89 @@
+//! The part of a snapshot that holds every queue's bounds and every sealed segment's seqs.
+
+use tidegate_model::{QueueId, ShardId};
+
+use super::{QueueState, SeqBounds};
+use crate::bytes_at::{u32_at, u64_at};
+
+const MAGIC: [u8; 8] = *b"TGTABLE\x01";
+const HEADER_BYTES: usize = 16;
+const QUEUE_BYTES: usize = 32;
+const SEGMENT_BYTES: usize = 16;
+const SEQS_BYTES: usize = 24;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Table {
+    pub(crate) queues: Vec<(QueueId, QueueState)>,
+    /// Sealed segments by base, oldest first.
+    pub(crate) segments: Vec<(u64, Vec<SeqBounds>)>,
+}
+
+/// The bytes are no table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is no queue table of version 1, or it ends early")]
+pub(crate) struct TableError;
+
+impl Table {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let count = |count: usize| u32::try_from(count).expect("under 2^32 queues and segments");
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + self.queues.len() * QUEUE_BYTES);
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&count(self.queues.len()).to_le_bytes());
+        bytes.extend_from_slice(&count(self.segments.len()).to_le_bytes());
+        for (id, state) in &self.queues {
+            bytes.extend_from_slice(&id.0.to_le_bytes());
+            bytes.extend_from_slice(&state.start.to_le_bytes());
+            bytes.extend_from_slice(&state.next.to_le_bytes());
+            bytes.extend_from_slice(&state.sealed_last.to_le_bytes());
+        }
+        for (base, seqs) in &self.segments {
+            bytes.extend_from_slice(&base.to_le_bytes());
+            bytes.extend_from_slice(&count(seqs.len()).to_le_bytes());
+            bytes.extend_from_slice(&[0; 4]);
+            for bounds in seqs {
+                bytes.extend_from_slice(&bounds.shard.0.to_le_bytes());
+                bytes.extend_from_slice(&[0; 4]);
+                bytes.extend_from_slice(&bounds.first.to_le_bytes());
+                bytes.extend_from_slice(&bounds.last.to_le_bytes());
+            }
+        }
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, TableError> {
+        let (header, mut rest) = bytes.split_at_checked(HEADER_BYTES).ok_or(TableError)?;
+        if header[..8] != MAGIC {
+            return Err(TableError);
+        }
+        let mut table = Self::default();
+        for _ in 0..u32_at(header, 8) {
+            let row = take(&mut rest, QUEUE_BYTES)?;
+            let state = QueueState {
+                start: u64_at(row, 8),
+                next: u64_at(row, 16),
+                sealed_last: u64_at(row, 24),
+            };
+            table.queues.push((QueueId(u64_at(row, 0)), state));
+        }
+        for _ in 0..u32_at(header, 12) {
+            let row = take(&mut rest, SEGMENT_BYTES)?;
+            let mut seqs = Vec::new();
+            for _ in 0..u32_at(row, 8) {
+                let row = take(&mut rest, SEQS_BYTES)?;
+                seqs.push(SeqBounds {
+                    shard: ShardId(u32_at(row, 0)),
+                    first: u64_at(row, 8),
+                    last: u64_at(row, 16),
+                });
+            }
+            table.segments.push((u64_at(row, 0), seqs));
+        }
+        if rest.is_empty() { Ok(table) } else { Err(TableError) }
+    }
+}
+
+fn take<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], TableError> {
+    let (row, after) = rest.split_at_checked(len).ok_or(TableError)?;
+    *rest = after;
+    Ok(row)
+}

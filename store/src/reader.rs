@@ -1,0 +1,176 @@
+//! Reading what is durable, from any thread.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidegate_model::checksum::crc32c;
+use tidegate_model::{Offset, QueueId, Seq, ShardId, Timestamp};
+
+use crate::batch::{IndexEntry, QueueBounds, StoredBatch};
+use crate::commit::Commit;
+use crate::error::ReadError;
+use crate::files::Files;
+use crate::header::{ALIGN, BatchHeader, HEADER_BYTES};
+use crate::index::Index;
+use crate::position::LogPosition;
+use crate::segment::Segment;
+use crate::segments::Segments;
+use crate::stats::Stats;
+
+/// Reads batches and indexes. Cheap to clone.
+///
+/// Only what [`crate::Appender::settle`] made visible is found through the index. Calls that can
+/// touch a disk say so; run those on a thread that may wait.
+#[derive(Clone)]
+pub struct Reader {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) commit: Arc<Commit>,
+    pub(crate) segments: Arc<Segments>,
+    pub(crate) files: Arc<Files>,
+    pub(crate) index: Index,
+    pub(crate) recovery_bytes_read: u64,
+}
+
+impl Reader {
+    /// The offsets of a queue; both 0 for one that nothing was ever appended to.
+    #[must_use]
+    pub fn bounds(&self, queue: QueueId) -> QueueBounds {
+        self.shared.index.bounds(queue)
+    }
+
+    /// Adds up to `max` index entries to `out`: the one that holds `from`, else the first after
+    /// it, and those that follow in offset order. May open an older segment's index, and so wait.
+    ///
+    /// # Errors
+    /// [`ReadError`] if an older index neither can be read nor rebuilt.
+    pub fn entries(
+        &self,
+        queue: QueueId,
+        from: Offset,
+        max: usize,
+        out: &mut Vec<IndexEntry>,
+    ) -> Result<(), ReadError> {
+        self.shared.index.entries(queue, from, max, out)
+    }
+
+    /// The first offset of a batch appended at or after `time`, else the queue's next offset.
+    /// May open an older segment's index, and so wait.
+    ///
+    /// # Errors
+    /// [`ReadError`] if an older index neither can be read nor rebuilt.
+    pub fn offset_at(&self, queue: QueueId, time: Timestamp) -> Result<Offset, ReadError> {
+        self.shared.index.offset_at(queue, time)
+    }
+
+    /// Where the batch of that number lies, if it is settled and kept. May open an older segment's
+    /// index, and so wait.
+    ///
+    /// # Errors
+    /// [`ReadError`] if an older index neither can be read nor rebuilt.
+    pub fn position_of(&self, shard: ShardId, seq: Seq) -> Result<Option<LogPosition>, ReadError> {
+        self.shared.index.position_of(shard, seq)
+    }
+
+    /// End of what survives a power cut, exclusive.
+    #[must_use]
+    pub fn durable(&self) -> LogPosition {
+        self.shared.commit.durable()
+    }
+
+    /// Whether `len` bytes from `position` on are in memory, so that reading them doesn't wait.
+    ///
+    /// For a batch, `len` is header and section: [`crate::header::stored_bytes`] of the section's
+    /// length.
+    #[must_use]
+    pub fn is_hot(&self, position: LogPosition, len: u64) -> bool {
+        let from = position.0;
+        self.shared.segments.at(from).is_some_and(|segment| {
+            let range = from..from.saturating_add(len.max(1)).min(segment.end());
+            segment.is_hot(&range, self.shared.commit.generation())
+        })
+    }
+
+    /// The batch at `position`; the section is not copied. Waits for the disk unless it is hot.
+    ///
+    /// A section that had to come from the disk is checked against its CRC.
+    ///
+    /// # Errors
+    /// [`ReadError::NotFound`] if no batch of the log begins there or it isn't durable yet;
+    /// [`ReadError::Quarantined`] if it is damaged or unreadable; [`ReadError::Io`] if its segment
+    /// can't be opened.
+    pub fn read(&self, position: LogPosition) -> Result<StoredBatch, ReadError> {
+        let not_found = || ReadError::NotFound { position };
+        let from = position.0;
+        let durable = self.durable().0;
+        let segments = &self.shared.segments;
+        let segment = segments.at(from).ok_or_else(not_found)?;
+        let header_end = from.saturating_add(HEADER_BYTES as u64);
+        if header_end > durable.min(segment.end())
+            || from < segment.first()
+            || !from.is_multiple_of(ALIGN as u64)
+        {
+            return Err(not_found());
+        }
+        segments.check(from)?;
+        let generation = self.shared.commit.generation();
+        let bytes = segment.bytes(from..header_end, generation)?;
+        let header = BatchHeader::decode(&bytes, segment.nonce()?)
+            .ok()
+            .filter(|header| header.position == position && header.end().0 <= segment.end())
+            .ok_or_else(|| segment.quarantined(from, header_end))?;
+        if header.kind.is_local() || header.end().0 > durable {
+            return Err(not_found());
+        }
+        let section = self.section(&segment, &header, generation);
+        if let Err(ReadError::Quarantined { .. }) = section {
+            segments.quarantine(from, header.end().0);
+        }
+        Ok(StoredBatch {
+            header,
+            section: section?,
+        })
+    }
+
+    fn section(
+        &self,
+        segment: &Segment,
+        header: &BatchHeader,
+        generation: u32,
+    ) -> Result<Bytes, ReadError> {
+        let start = header.position.0 + HEADER_BYTES as u64;
+        let range = start..start + u64::from(header.section_len);
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let was_hot = segment.is_hot(&range, generation);
+        let section = segment.bytes(range, generation)?;
+        if !was_hot && crc32c(&section) != header.section_crc {
+            return Err(segment.quarantined(header.position.0, header.end().0));
+        }
+        Ok(section)
+    }
+
+    /// How the store stands.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let shared = &self.shared;
+        let (tail, ring_bytes) = shared
+            .commit
+            .with_ring(|ring| (ring.tail(), ring.allocated()));
+        Stats {
+            durable: shared.commit.durable(),
+            written: shared.commit.written(),
+            tail: LogPosition(tail),
+            syncs: shared.commit.syncs(),
+            ring_bytes: ring_bytes as u64,
+            segments: shared.segments.len() as u64,
+            checkpoints: shared.files.checkpoints(),
+            file_failures: shared.files.failures(),
+            quarantined: shared.segments.quarantined_count() as u64,
+            recovery_bytes_read: shared.recovery_bytes_read,
+        }
+    }
+}

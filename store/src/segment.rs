@@ -1,0 +1,203 @@
+//! A piece of the log: one preallocated file, mapped for reading when first read.
+
+mod header;
+mod prepare;
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use crate::error::ReadError;
+use crate::header::HEADER_BYTES;
+use crate::vfs::{Vfs, VfsFile, VfsMap};
+
+pub use header::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError};
+pub(crate) use prepare::{Preparer, Spare, prepare};
+
+/// Bytes that are brought into memory together, and remembered as being there.
+const GRANULE_BYTES: u64 = 256 * 1024;
+/// A granule counts as in memory for this many generations after it was last brought in.
+const HOT_GENERATIONS: u32 = 2;
+
+/// A segment as readers see it. Its writer holds the file beside it, see [`WritableSegment`].
+pub(crate) struct Segment {
+    base: u64,
+    size: u64,
+    path: PathBuf,
+    vfs: Arc<dyn Vfs>,
+    view: OnceLock<View>,
+    /// Per granule the generation in which it was brought into memory, 0 for never.
+    granules: Box<[AtomicU32]>,
+}
+
+struct View {
+    nonce: u64,
+    map: Box<dyn VfsMap>,
+}
+
+/// A segment that is or will be appended to.
+#[derive(Clone)]
+pub(crate) struct WritableSegment {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) file: Arc<dyn VfsFile>,
+    pub(crate) nonce: u64,
+}
+
+impl Segment {
+    pub(crate) fn new(vfs: Arc<dyn Vfs>, path: PathBuf, base: u64, size: u64) -> Self {
+        let granules = (0..size.div_ceil(GRANULE_BYTES))
+            .map(|_| AtomicU32::new(0))
+            .collect();
+        Self {
+            base,
+            size,
+            path,
+            vfs,
+            view: OnceLock::new(),
+            granules,
+        }
+    }
+
+    /// Position of the file's first byte.
+    pub(crate) fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Bytes of the file, header page included.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Position of the first batch.
+    pub(crate) fn first(&self) -> u64 {
+        self.base + SEGMENT_HEADER_BYTES as u64
+    }
+
+    /// Position after the last byte: the base of the next segment.
+    pub(crate) fn end(&self) -> u64 {
+        self.base + self.size
+    }
+
+    /// Whether not even a header fits between `position` and the end.
+    pub(crate) fn is_full_at(&self, position: u64) -> bool {
+        self.end().saturating_sub(position) < HEADER_BYTES as u64
+    }
+
+    pub(crate) fn path(&self) -> &PathBuf {
+        &self.path
+    }
+
+    /// Opens the file and checks its header page.
+    pub(crate) fn open_file(&self) -> Result<(Arc<dyn VfsFile>, SegmentHeader), ReadError> {
+        let file = self
+            .vfs
+            .open(&self.path)
+            .map_err(ReadError::io(&self.path))?;
+        let mut page = [0; SEGMENT_HEADER_BYTES];
+        file.read_exact_at(&mut page, 0)
+            .map_err(ReadError::io(&self.path))?;
+        let header = SegmentHeader::decode(&page)
+            .ok()
+            .filter(|header| header.base.0 == self.base && header.size == self.size)
+            .ok_or_else(|| self.quarantined(self.base, self.end()))?;
+        Ok((file, header))
+    }
+
+    pub(crate) fn quarantined(&self, from: u64, to: u64) -> ReadError {
+        ReadError::Quarantined {
+            from: crate::LogPosition(from),
+            to: crate::LogPosition(to),
+        }
+    }
+
+    fn view(&self) -> Result<&View, ReadError> {
+        if let Some(view) = self.view.get() {
+            return Ok(view);
+        }
+        let (file, header) = self.open_file()?;
+        let len = usize::try_from(self.size).expect("segments end at 1 GiB");
+        let map = file.map(len).map_err(ReadError::io(&self.path))?;
+        // Two readers may have mapped it at once; one map stays.
+        let _ = self.view.set(View {
+            nonce: header.nonce,
+            map,
+        });
+        Ok(self.view.get().expect("just set"))
+    }
+
+    pub(crate) fn nonce(&self) -> Result<u64, ReadError> {
+        Ok(self.view()?.nonce)
+    }
+
+    fn granules_of(&self, range: &Range<u64>) -> &[AtomicU32] {
+        let index = |position: u64| {
+            usize::try_from((position - self.base) / GRANULE_BYTES).expect("segments end at 1 GiB")
+        };
+        &self.granules[index(range.start)..=index(range.end.max(range.start + 1) - 1)]
+    }
+
+    /// Notes that `range` was just written. A granule that began cold stays so: what lies before
+    /// the range may not be in memory.
+    pub(crate) fn mark_written(&self, range: &Range<u64>, generation: u32) {
+        let aligned = (range.start - self.base).next_multiple_of(GRANULE_BYTES) + self.base;
+        let whole_first = range.start <= self.first() || aligned == range.start;
+        if whole_first || self.is_hot(&(range.start..range.start + 1), generation) {
+            self.mark_hot(range, generation);
+        } else if aligned < range.end {
+            self.mark_hot(&(aligned..range.end), generation);
+        }
+    }
+
+    fn mark_hot(&self, range: &Range<u64>, generation: u32) {
+        for granule in self.granules_of(range) {
+            granule.store(generation, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether `range` can be touched without waiting for a disk, as far as we know.
+    pub(crate) fn is_hot(&self, range: &Range<u64>, generation: u32) -> bool {
+        self.granules_of(range).iter().all(|granule| {
+            let brought_in = granule.load(Ordering::Relaxed);
+            brought_in != 0 && generation.wrapping_sub(brought_in) < HOT_GENERATIONS
+        })
+    }
+
+    /// The bytes of `range` (positions), brought into memory first unless `hot`.
+    ///
+    /// An error of the disk quarantines `range`; it never becomes a SIGBUS.
+    pub(crate) fn bytes(&self, range: Range<u64>, generation: u32) -> Result<Bytes, ReadError> {
+        let view = self.view()?;
+        if !self.is_hot(&range, generation) {
+            self.populate(view, &range, generation)?;
+        }
+        let at = |position: u64| {
+            usize::try_from(position - self.base).expect("segments end at 1 GiB")
+        };
+        Ok(view.map.bytes(at(range.start)..at(range.end)))
+    }
+
+    fn populate(&self, view: &View, range: &Range<u64>, generation: u32) -> Result<(), ReadError> {
+        let at = |position: u64| usize::try_from(position).expect("segments end at 1 GiB");
+        let start = (range.start - self.base) / GRANULE_BYTES * GRANULE_BYTES;
+        let end = (range.end - self.base)
+            .next_multiple_of(GRANULE_BYTES)
+            .min(self.size);
+        if view.map.populate(at(start)..at(end)).is_ok() {
+            self.mark_hot(range, generation);
+            return Ok(());
+        }
+        // Something near is unreadable; what was asked for may still be whole.
+        view.map
+            .populate(at(range.start - self.base)..at(range.end - self.base))
+            .map_err(|error| {
+                tracing::error!(
+                    segment = %self.path.display(), from = range.start, to = range.end, %error,
+                    "a range of the log can't be read"
+                );
+                self.quarantined(range.start, range.end)
+            })
+    }
+}

@@ -1,0 +1,72 @@
+//! All segments by position, and the damaged ranges among them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::error::ReadError;
+use crate::position::LogPosition;
+use crate::segment::Segment;
+use crate::sync::{read, write};
+
+/// Ranges that are remembered as damaged; further ones are found again by each reader's checksum.
+const QUARANTINED_MAX: usize = 65_536;
+
+#[derive(Default)]
+pub(crate) struct Segments {
+    by_base: RwLock<BTreeMap<u64, Arc<Segment>>>,
+    quarantined: RwLock<BTreeMap<u64, u64>>,
+    quarantined_count: AtomicUsize,
+}
+
+impl Segments {
+    pub(crate) fn add(&self, segment: Arc<Segment>) {
+        write(&self.by_base).insert(segment.base(), segment);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        read(&self.by_base).len()
+    }
+
+    pub(crate) fn at_base(&self, base: u64) -> Option<Arc<Segment>> {
+        read(&self.by_base).get(&base).cloned()
+    }
+
+    /// The segment that `position` lies in.
+    pub(crate) fn at(&self, position: u64) -> Option<Arc<Segment>> {
+        read(&self.by_base)
+            .range(..=position)
+            .next_back()
+            .map(|(_, segment)| segment)
+            .filter(|segment| position < segment.end())
+            .cloned()
+    }
+
+    /// Remembers that the positions from `from` to `to` (exclusive) are damaged.
+    pub(crate) fn quarantine(&self, from: u64, to: u64) {
+        let mut ranges = write(&self.quarantined);
+        if ranges.len() < QUARANTINED_MAX && ranges.insert(from, to).is_none() {
+            self.quarantined_count.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(from, to, "a range of the log is damaged and quarantined");
+        }
+    }
+
+    pub(crate) fn quarantined_count(&self) -> usize {
+        self.quarantined_count.load(Ordering::Relaxed)
+    }
+
+    /// The error for `position` if it is damaged.
+    pub(crate) fn check(&self, position: u64) -> Result<(), ReadError> {
+        if self.quarantined_count() == 0 {
+            return Ok(());
+        }
+        match read(&self.quarantined).range(..=position).next_back() {
+            Some((from, to)) if position < *to => Err(ReadError::Quarantined {
+                from: LogPosition(*from),
+                to: LogPosition(*to),
+            }),
+            _ => Ok(()),
+        }
+    }
+}

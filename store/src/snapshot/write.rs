@@ -1,0 +1,193 @@
+//! Writing a generation, and removing those that are no longer needed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use tidegate_model::checksum::crc32c;
+use tidegate_model::{Seq, ShardId, Term};
+
+use super::GENERATIONS_KEPT;
+use super::manifest::{Manifest, PartRef, ShardRef};
+use crate::folder::{
+    Folder, MANIFEST, PART, TEMPORARY, file_name, parse_file_name, read_whole, write_durably,
+};
+use crate::index::{DELTA_BYTES, Delta, Table};
+use crate::position::LogPosition;
+use crate::vfs::Vfs;
+
+/// More deltas than this are written together as one.
+const DELTAS_MAX: usize = 16;
+
+/// A checkpoint to write: the state at a settled position.
+pub(crate) struct Checkpoint {
+    pub(crate) position: LogPosition,
+    pub(crate) log_epoch: u32,
+    pub(crate) newest_segment: u64,
+    /// Term and number of the last batch, per shard.
+    pub(crate) tails: Vec<(ShardId, Term, u64)>,
+    /// New states; a shard not named keeps its last one.
+    pub(crate) states: Vec<(ShardId, Vec<u8>)>,
+    /// Batches settled since the last checkpoint; with a table, all of the newest segment.
+    pub(crate) deltas: Vec<Delta>,
+    /// Given when a segment was sealed since the last checkpoint, and the first time.
+    pub(crate) table: Option<Table>,
+}
+
+/// The generations on disk, and what a failed write still owes to the next.
+pub(crate) struct Snapshots {
+    folder: Folder,
+    /// Newest first; only whole ones.
+    kept: Vec<Manifest>,
+    next_number: u64,
+    owed_states: BTreeMap<ShardId, Vec<u8>>,
+    owed_table: Option<Table>,
+    owed_deltas: Vec<Delta>,
+}
+
+impl Snapshots {
+    /// `kept` are the manifests that count, newest first. Numbers from `next_number` on are free.
+    pub(crate) fn new(folder: Folder, kept: Vec<Manifest>, next_number: u64) -> Self {
+        Self {
+            folder,
+            kept,
+            next_number,
+            owed_states: BTreeMap::new(),
+            owed_table: None,
+            owed_deltas: Vec::new(),
+        }
+    }
+
+    /// Writes a generation durably, then removes what only older ones than the last two need.
+    ///
+    /// After an error the generations on disk still hold, and what this one brought is written
+    /// with the next.
+    pub(crate) fn write(&mut self, vfs: &dyn Vfs, checkpoint: Checkpoint) -> io::Result<()> {
+        if checkpoint.table.is_some() {
+            self.owed_table = checkpoint.table;
+            self.owed_deltas.clear();
+        }
+        self.owed_deltas.extend(checkpoint.deltas);
+        self.owed_states.extend(checkpoint.states);
+
+        let last = self.kept.first().cloned();
+        let mut deltas = match (&self.owed_table, &last) {
+            (None, Some(last)) => last.deltas.clone(),
+            _ => Vec::new(),
+        };
+        let mut delta = self.owed_deltas.iter().flat_map(Delta::encode).collect();
+        if deltas.len() >= DELTAS_MAX {
+            delta = self.merged(vfs, &deltas, delta)?;
+            deltas.clear();
+        }
+        if !delta.is_empty() {
+            deltas.push(self.write_part(vfs, &delta)?);
+        }
+        let table = match (&self.owed_table, &last) {
+            (None, Some(last)) => last.table,
+            (table, _) => {
+                let bytes = table.clone().unwrap_or_default().encode();
+                self.write_part(vfs, &bytes)?
+            }
+        };
+        let mut shards = Vec::new();
+        for (shard, term, seq) in checkpoint.tails {
+            let state = match self.owed_states.get(&shard) {
+                Some(state) => {
+                    let state = state.clone();
+                    self.write_part(vfs, &state)?
+                }
+                None => last
+                    .iter()
+                    .flat_map(|last| &last.shards)
+                    .find(|last| last.shard == shard)
+                    .map(|last| last.state)
+                    .unwrap_or_default(),
+            };
+            shards.push(ShardRef {
+                shard,
+                term,
+                seq: Seq(seq),
+                state,
+            });
+        }
+        let generation = self.take_number();
+        let manifest = Manifest {
+            generation,
+            position: checkpoint.position,
+            log_epoch: checkpoint.log_epoch,
+            newest_segment: LogPosition(checkpoint.newest_segment),
+            table,
+            shards,
+            deltas,
+        };
+        write_durably(
+            vfs,
+            &self.folder.snapshot,
+            &file_name(generation, MANIFEST),
+            &manifest.encode(),
+        )?;
+        self.owed_states.clear();
+        self.owed_table = None;
+        self.owed_deltas.clear();
+        self.kept.insert(0, manifest);
+        self.kept.truncate(GENERATIONS_KEPT);
+        self.remove_unneeded(vfs)
+    }
+
+    fn merged(&self, vfs: &dyn Vfs, parts: &[PartRef], newest: Vec<u8>) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        for part in parts {
+            let path = self.folder.snapshot_file(part.file, PART);
+            let piece = read_whole(vfs, &path, part.len)?;
+            if crc32c(&piece) != part.crc || !piece.len().is_multiple_of(DELTA_BYTES) {
+                return Err(io::Error::other(format!("{} is damaged", path.display())));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        bytes.extend_from_slice(&newest);
+        Ok(bytes)
+    }
+
+    fn take_number(&mut self) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        number
+    }
+
+    /// Writes a part; the manifest's write makes its name durable, in the same folder.
+    fn write_part(&mut self, vfs: &dyn Vfs, bytes: &[u8]) -> io::Result<PartRef> {
+        let number = self.take_number();
+        let path = self.folder.snapshot_file(number, PART);
+        let temporary = self.folder.snapshot_file(number, TEMPORARY);
+        let file = vfs.create(&temporary)?;
+        file.write_all_at(bytes, 0)?;
+        file.sync()?;
+        vfs.rename(&temporary, &path)?;
+        Ok(PartRef {
+            file: number,
+            len: bytes.len() as u64,
+            crc: crc32c(bytes),
+        })
+    }
+
+    fn remove_unneeded(&self, vfs: &dyn Vfs) -> io::Result<()> {
+        if self.kept.len() < GENERATIONS_KEPT {
+            return Ok(());
+        }
+        let oldest_kept = self.kept.iter().map(|manifest| manifest.generation).min();
+        let parts = self.kept.iter().flat_map(Manifest::parts);
+        let needed = parts.map(|part| part.file).collect::<BTreeSet<_>>();
+        for name in vfs.list(&self.folder.snapshot)? {
+            let unneeded = match parse_file_name(&name) {
+                Some((number, MANIFEST)) => Some(number) < oldest_kept,
+                Some((number, PART)) => !needed.contains(&number),
+                Some((_, TEMPORARY)) => true,
+                _ => false,
+            };
+            if unneeded {
+                vfs.unlink(&self.folder.snapshot.join(&name))?;
+            }
+        }
+        Ok(())
+    }
+}

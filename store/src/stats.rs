@@ -1,0 +1,28 @@
+//! Numbers for metrics.
+
+use crate::position::LogPosition;
+
+/// How the store stands. Counters begin with its opening.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// End of all that is durable.
+    pub durable: LogPosition,
+    /// End of all that is written, synced or not.
+    pub written: LogPosition,
+    /// End of all that is appended.
+    pub tail: LogPosition,
+    /// Syncs of the log.
+    pub syncs: u64,
+    /// Memory that the ring takes, in bytes.
+    pub ring_bytes: u64,
+    /// Segments, the prepared spare not counted.
+    pub segments: u64,
+    /// Snapshot generations written.
+    pub checkpoints: u64,
+    /// Index files and snapshots that could not be written.
+    pub file_failures: u64,
+    /// Damaged ranges known.
+    pub quarantined: u64,
+    /// Log bytes read by recovery.
+    pub recovery_bytes_read: u64,
+}

@@ -1,0 +1,91 @@
+//! The three threads of a store, or the same work step by step.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use crate::commit::Commit;
+use crate::files::Files;
+use crate::segment::Preparer;
+
+/// The work behind a store that was opened with [`crate::Store::open_manual`]: nothing of it
+/// happens by itself, so a simulation decides the order.
+#[derive(Clone)]
+pub struct Background {
+    pub(crate) commit: Arc<Commit>,
+    pub(crate) preparer: Arc<Preparer>,
+    pub(crate) files: Arc<Files>,
+}
+
+impl Background {
+    /// Writes and syncs one group. `false` if nothing waits.
+    #[must_use]
+    pub fn flush(&self) -> bool {
+        self.commit.flush_once()
+    }
+
+    /// Prepares the next segment. `false` if none is wanted.
+    #[must_use]
+    pub fn prepare(&self) -> bool {
+        self.preparer.run_once()
+    }
+
+    /// Writes one index file or snapshot. `false` if none waits.
+    #[must_use]
+    pub fn write_file(&self) -> bool {
+        self.files.run_once()
+    }
+
+    /// Does all there is to do.
+    pub fn run_all(&self) {
+        while self.flush() | self.prepare() | self.write_file() {}
+    }
+}
+
+pub(crate) struct Threads {
+    work: Background,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    pub(crate) fn start(work: Background) -> io::Result<Self> {
+        let mut threads = Self {
+            work: work.clone(),
+            handles: Vec::new(),
+        };
+        let Background {
+            commit,
+            preparer,
+            files,
+        } = work;
+        let started = threads
+            .spawn("tidegate-flush", move || commit.run())
+            .and_then(|()| threads.spawn("tidegate-segments", move || preparer.run()))
+            .and_then(|()| threads.spawn("tidegate-files", move || files.run()));
+        match started {
+            Ok(()) => Ok(threads),
+            Err(error) => {
+                threads.stop();
+                Err(error)
+            }
+        }
+    }
+
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let handle = thread::Builder::new().name(name.to_owned()).spawn(run)?;
+        self.handles.push(handle);
+        Ok(())
+    }
+
+    /// Has the threads finish what waits, and waits for them.
+    pub(crate) fn stop(self) {
+        self.work.commit.stop();
+        self.work.preparer.stop();
+        self.work.files.stop();
+        for handle in self.handles {
+            if handle.join().is_err() {
+                tracing::error!("a thread of the store panicked");
+            }
+        }
+    }
+}
