@@ -53,6 +53,9 @@ pub const PUBLISHES_IN_FLIGHT_MAX: usize = 1024;
 /// Bytes of sections of one produce stream that wait for an answer; then the server stops reading it.
 /// One batch is always allowed.
 pub const PUBLISH_BYTES_IN_FLIGHT_MAX: usize = 16 * 1024 * 1024;
+/// Batches of one producer that wait for an answer in one queue: the broker remembers the outcomes of
+/// as many, so that each can be repeated after a lost connection.
+pub const QUEUE_IN_FLIGHT_MAX: usize = 512;
 /// Settle frames of a connection that wait for an answer; then the server stops reading the control
 /// stream.
 pub const SETTLES_IN_FLIGHT_MAX: usize = 1024;

@@ -216,6 +216,23 @@ impl ServerSession {
         self.link.abandon(stream, code::CANCELLED);
     }
 
+    /// The connection is gone: whatever is open ends, and says so.
+    pub fn handle_lost(&mut self, now: Duration) {
+        self.link.set_now(now);
+        let mut streams: Vec<StreamId> = self.link.roles().map(|(stream, _)| stream).collect();
+        streams.sort_unstable();
+        for stream in streams {
+            self.leave(stream);
+        }
+        for subscription in self.consumption.numbers() {
+            self.drop_subscription(subscription);
+            self.events
+                .push_back(ServerEvent::Unsubscribe { subscription });
+        }
+        self.link
+            .close(code::CANCELLED, "the client is gone".to_owned());
+    }
+
     /// Time passed: called at or after [`Self::poll_timeout`]'s instant.
     pub fn handle_timeout(&mut self, now: Duration) {
         self.link.set_now(now);

@@ -1,6 +1,6 @@
 //! Subscriptions and consume streams, seen by the server.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use tidegate_model::code;
 
@@ -150,6 +150,11 @@ impl Consumption {
         self.messages -= count;
         self.bytes = self.bytes - before + u64::try_from(sub.bytes).unwrap_or(0);
         sub.held.pop_front()
+    }
+
+    /// All that were asked for or live, rising.
+    pub(super) fn numbers(&self) -> BTreeSet<u32> {
+        self.subscriptions.keys().copied().collect()
     }
 
     /// Forgets a subscription; the streams that its aliases were on.
