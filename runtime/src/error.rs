@@ -57,6 +57,12 @@ pub enum PluginError {
         /// How many are allowed.
         max: u64,
     },
+    /// Its compiled form needs more than a slot of the pool has, or isn't for this engine.
+    #[error("the component can't be run here: {message}")]
+    NotRunnable {
+        /// The engine's words.
+        message: String,
+    },
     /// The compiler refused it.
     #[error("the component doesn't compile: {message}")]
     CompileFailed {
@@ -173,7 +179,7 @@ impl PluginError {
             Self::MissingExport { .. } => code::PLUGIN_MISSING_EXPORT,
             Self::ForbiddenImport { .. } => code::PLUGIN_FORBIDDEN_IMPORT,
             Self::TooLarge { .. } => code::PLUGIN_TOO_LARGE,
-            Self::Shape { .. } => code::PLUGIN_SHAPE,
+            Self::Shape { .. } | Self::NotRunnable { .. } => code::PLUGIN_SHAPE,
             Self::CompileFailed { .. } => code::PLUGIN_COMPILE_FAILED,
             Self::CompileLimit { .. } => code::PLUGIN_COMPILE_LIMIT,
             Self::ConfigTooLarge { .. } | Self::MemoryLimit { .. } => code::INVALID_ARGUMENT,
@@ -207,7 +213,7 @@ impl PluginError {
                 "build for wasm32-unknown-unknown, not for a WASI target, and drop what needs a clock, files, randomness or the network"
             }
             Self::TooLarge { .. } => "build with --release, `strip = true` and `opt-level = \"s\"`",
-            Self::Shape { .. } => {
+            Self::Shape { .. } | Self::NotRunnable { .. } => {
                 "leave out what the filter doesn't need; generated or merged modules are often the cause"
             }
             Self::CompileFailed { .. } => {

@@ -199,7 +199,7 @@ impl PluginHost {
             .map(|code| self.start(digest, &code))
         {
             // Code that this engine doesn't take after all is compiled anew.
-            None | Some(Err(PluginError::Engine { .. })) => {
+            None | Some(Err(PluginError::NotRunnable { .. })) => {
                 let compiled = self.compile(&component()?)?;
                 let plugin = self.start(digest, &compiled)?;
                 if let Err(error) = self.cache.store(digest, &compiled) {

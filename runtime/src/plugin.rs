@@ -14,6 +14,7 @@ use crate::digest::PluginDigest;
 use crate::engine::engine_error;
 use crate::error::PluginError;
 use crate::instance::Guest;
+use crate::text::printable;
 
 /// What a filter reads of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ComponentType, Lift)]
@@ -138,5 +139,9 @@ fn deserialize(engine: &Engine, compiled: &Compiled) -> Result<Component, Plugin
     // (the shape check refuses precompiled code, and only the child's output reaches this
     // function). The engine itself refuses code of another version or other settings. The tests
     // `damaged_cache_files_are_compiled_anew` and `precompiled_code_is_refused` hold this.
-    unsafe { Component::deserialize(engine, &compiled.code) }.map_err(engine_error)
+    unsafe { Component::deserialize(engine, &compiled.code) }.map_err(|error| {
+        PluginError::NotRunnable {
+            message: printable(&format!("{error:#}")),
+        }
+    })
 }
