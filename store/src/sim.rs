@@ -57,6 +57,8 @@ struct State {
     fail_syncs: bool,
     /// Changes that may still happen before the power goes; `None` for no limit.
     changes_left: Option<u64>,
+    /// Syncs that may still happen before the power goes; `None` for no limit.
+    syncs_left: Option<(&'static str, u64)>,
     changes: u64,
     read_errors: Vec<(PathBuf, Range<u64>)>,
 }
@@ -81,6 +83,7 @@ impl SimVfs {
                     fail_writes: false,
                     fail_syncs: false,
                     changes_left: None,
+                    syncs_left: None,
                     changes: 0,
                     read_errors: Vec::new(),
                 }),
@@ -126,6 +129,12 @@ impl SimVfs {
     /// Lets `changes` more operations change the disk; the power goes at the next one.
     pub fn power_off_after(&self, changes: u64) {
         self.with(|state| state.changes_left = Some(changes));
+    }
+
+    /// Lets `syncs` more syncs of files happen whose names end in `suffix`; the power goes before
+    /// the next one, when all that it was to make durable is written.
+    pub fn power_off_at_sync(&self, suffix: &'static str, syncs: u64) {
+        self.with(|state| state.syncs_left = Some((suffix, syncs)));
     }
 
     /// Operations since boot that changed the disk or made changes durable.
@@ -356,6 +365,17 @@ impl VfsFile for SimFile {
         self.vfs.change(|state| {
             if state.fail_syncs {
                 return Err(io_error("simulated sync error"));
+            }
+            let name = state.disk.name_of(self.id).unwrap_or(&self.path);
+            if let Some((suffix, left)) = &mut state.syncs_left
+                && name.to_string_lossy().ends_with(*suffix)
+            {
+                if *left == 0 {
+                    state.alive = false;
+                    self.vfs.machine.changed.notify_all();
+                    return Err(power_is_off());
+                }
+                *left -= 1;
             }
             state.disk.sync(self.id);
             Ok(())
