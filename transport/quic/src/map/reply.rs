@@ -1,0 +1,151 @@
+//! From the broker's replies to what travels.
+
+use bytes::Bytes;
+use tidegate_broker::reply::{
+    CursorInfo, CursorMove, GroupInfo, PluginInfo, QueueInfo, Reply, SubscriptionInfo, TopicInfo,
+    ViewInfo,
+};
+use tidegate_broker::request::{BindingSpec, OnError, RetryPolicy};
+use tidegate_model::Code;
+use tidegate_wire::proto::{self, ReplyKind};
+
+use super::name::{group_out, plugin_out, source_out, topic_out, view_out};
+
+/// The head of the answer; `None` for the kinds that carry batches, which are written apart.
+pub(crate) fn reply(reply: Reply) -> Option<ReplyKind> {
+    Some(match reply {
+        Reply::Done => ReplyKind::Done(proto::Empty {}),
+        Reply::Topic(info) => ReplyKind::Topic(topic(&info)),
+        Reply::Topics(infos) => ReplyKind::Topics(proto::Topics {
+            topics: infos.iter().map(topic).collect(),
+        }),
+        Reply::Group(info) => ReplyKind::Group(group(info)),
+        Reply::Groups(infos) => ReplyKind::Groups(proto::Groups {
+            groups: infos.into_iter().map(group).collect(),
+        }),
+        Reply::Reset(moves) => ReplyKind::Reset(proto::CursorMoves {
+            moves: moves.iter().map(cursor_move).collect(),
+        }),
+        Reply::View(info) => ReplyKind::View(view(info)),
+        Reply::Views(infos) => ReplyKind::Views(proto::Views {
+            views: infos.into_iter().map(view).collect(),
+        }),
+        Reply::Plugin(info) => ReplyKind::Plugin(plugin(info)),
+        Reply::Plugins(infos) => ReplyKind::Plugins(proto::Plugins {
+            plugins: infos.into_iter().map(plugin).collect(),
+        }),
+        Reply::Settled(results) => ReplyKind::Settled(proto::Settled {
+            ticket: 0,
+            results: results.into_iter().map(code).collect(),
+            refused: None,
+        }),
+        Reply::Server(info) => ReplyKind::Server(proto::Server {
+            version: info.version,
+            uptime_ms: info.uptime_ms,
+            shards: info.shards,
+        }),
+        Reply::Received(_) | Reply::Read(_) | Reply::Producer(_) | Reply::Published(_) => {
+            return None;
+        }
+    })
+}
+
+/// 0 or the code.
+fn code(result: Result<(), Code>) -> u32 {
+    result.map_or_else(|code| u32::from(code.0), |()| 0)
+}
+
+/// A queue as it travels.
+pub(crate) fn queue(info: &QueueInfo) -> proto::Queue {
+    proto::Queue {
+        queue: info.queue.0,
+        shard: info.shard.0,
+        start: info.start.0,
+        next: info.next.0,
+    }
+}
+
+fn topic(info: &TopicInfo) -> proto::Topic {
+    proto::Topic {
+        topic: Some(topic_out(&info.topic)),
+        layout_version: info.layout_version,
+        created_ms: info.created.0,
+        queues: info.queues.iter().map(queue).collect(),
+    }
+}
+
+fn group(info: GroupInfo) -> proto::Group {
+    proto::Group {
+        group: Some(group_out(&info.group)),
+        policy: Some(policy(info.policy)),
+        subscriptions: info.subscriptions.into_iter().map(subscription).collect(),
+    }
+}
+
+fn policy(policy: RetryPolicy) -> proto::RetryPolicy {
+    proto::RetryPolicy {
+        max_attempts: u32::from(policy.max_attempts),
+        backoff_ms: policy.backoff_ms,
+    }
+}
+
+fn subscription(info: SubscriptionInfo) -> proto::Subscription {
+    proto::Subscription {
+        source: Some(source_out(&info.source)),
+        binding: info.binding.map(binding),
+        members: info.members,
+        queues: info.queues.iter().map(cursor).collect(),
+    }
+}
+
+fn cursor(info: &CursorInfo) -> proto::Cursor {
+    proto::Cursor {
+        queue: info.queue.0,
+        cursor: info.cursor.0,
+        next: info.next.0,
+        leased: info.leased,
+        parked: info.parked,
+    }
+}
+
+fn cursor_move(moved: &CursorMove) -> proto::CursorMove {
+    proto::CursorMove {
+        queue: moved.queue.0,
+        from: moved.from.0,
+        to: moved.to.0,
+    }
+}
+
+fn view(info: ViewInfo) -> proto::View {
+    proto::View {
+        view: Some(view_out(&info.view)),
+        bindings: info.bindings.into_iter().map(binding).collect(),
+        created_ms: info.created.0,
+    }
+}
+
+fn binding(spec: BindingSpec) -> proto::BindingSpec {
+    let on_error = match spec.on_error {
+        OnError::DeadLetter => proto::OnError::DeadLetter,
+        OnError::Pass => proto::OnError::Pass,
+        OnError::Skip => proto::OnError::Skip,
+        OnError::Retry => proto::OnError::Retry,
+        OnError::Stop => proto::OnError::Stop,
+    };
+    proto::BindingSpec {
+        plugin: Some(plugin_out(&spec.plugin)),
+        config: spec.config,
+        on_error: on_error.into(),
+    }
+}
+
+fn plugin(info: PluginInfo) -> proto::Plugin {
+    proto::Plugin {
+        plugin: Some(plugin_out(&info.plugin)),
+        digest: Bytes::copy_from_slice(&info.digest),
+        world: info.world,
+        size: info.size,
+        deployed_ms: info.deployed.0,
+        bound_to: info.bound_to,
+    }
+}
