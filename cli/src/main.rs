@@ -1,1 +1,40 @@
-fn main() {}
+//! The one `tidegate` binary: the broker, and everything that is done with it from a shell.
+//!
+//! In reading order: [`app`] has the grammar and the way from arguments to an exit status; each noun
+//! and verb has a file of its own; [`output`] and [`failure`] say how results and errors look.
+
+mod app;
+mod confirm;
+mod failure;
+mod interrupt;
+mod logging;
+mod names;
+mod output;
+mod table;
+mod units;
+
+mod connect;
+mod context;
+mod login;
+mod serve;
+
+mod binding;
+mod group;
+mod plugin;
+mod topic;
+mod view;
+
+mod consume;
+mod input;
+mod line;
+mod progress;
+mod publish;
+
+mod demo;
+mod help;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    app::main()
+}

@@ -1,0 +1,57 @@
+//! From a context to a connection.
+
+use std::net::IpAddr;
+
+use tidegate_client::{Address, Client, ClientKey, ConnectOptions};
+
+use crate::app::App;
+use crate::context::Store;
+use crate::failure::Result;
+
+/// Largest UDP payload on loopback, whose MTU is 65,536: fewer packets, half the work.
+const LOOPBACK_MTU: u16 = 6000;
+
+/// Connects to the server that options, environment or the context in use name.
+pub(crate) async fn connect(app: &mut App) -> Result<Client> {
+    let store = Store::find()?;
+    if store.is_exposed() {
+        app.out.warn(&format!(
+            "{} can be read by others: chmod 600 it",
+            store.path().display()
+        ));
+    }
+    let (name, context) = store.named_or_current(app.global.context.as_deref())?;
+    let address = app.global.server.as_deref().unwrap_or(&context.address);
+    open(address, &context.key)
+        .await
+        .map_err(|failure| failure.because(format!("context {name} says {address}")))
+}
+
+pub(crate) async fn open(address: &str, key: &str) -> Result<Client> {
+    let address: Address = address.parse()?;
+    let key = ClientKey::from_pem(key)?;
+    Ok(Client::connect(&address, &key, options(&address)).await?)
+}
+
+fn options(address: &Address) -> ConnectOptions {
+    let loopback = address
+        .host
+        .parse::<IpAddr>()
+        .is_ok_and(|ip| ip.is_loopback());
+    let mut options = ConnectOptions::default();
+    if loopback {
+        options.mtu_upper_bound = LOOPBACK_MTU;
+    }
+    options
+}
+
+/// Connects, works, and closes the connection whatever became of the work.
+pub(crate) async fn with_client<T>(
+    app: &mut App,
+    work: impl AsyncFnOnce(&mut App, &Client) -> Result<T>,
+) -> Result<T> {
+    let client = connect(app).await?;
+    let result = work(app, &client).await;
+    client.close().await;
+    result
+}

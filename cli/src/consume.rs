@@ -1,0 +1,296 @@
+//! `tidegate consume`.
+
+mod feed;
+mod reading;
+
+use std::time::{Duration, Instant};
+
+use tidegate_client::{Client, Received, Source, StartAt};
+
+use crate::app::App;
+use crate::connect::with_client;
+use crate::failure::{Failure, Result};
+use crate::interrupt::Interrupt;
+use crate::line::{self, Place};
+use crate::progress::Progress;
+use crate::units;
+
+pub(crate) use feed::{Feed, Group};
+use reading::Reader;
+
+/// How long nothing must come before a group's consumer ends, where nothing else is asked for.
+const IDLE_DEFAULT: Duration = Duration::from_secs(2);
+const INVISIBLE_DEFAULT: &str = "30s";
+
+/// Print the messages of a topic or view, one per line
+///
+/// With --group they are leased, printed, then acknowledged; members of a group share them. Without
+/// it they are read as they are stored, all queues or one.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The topic or view
+    #[arg(value_name = "TOPIC[@VIEW]")]
+    source: String,
+    /// The view, as another way to write TOPIC@VIEW
+    #[arg(long, value_name = "NAME")]
+    view: Option<String>,
+    /// Consume as a member of this group
+    #[arg(short, long, value_name = "NAME")]
+    group: Option<String>,
+    /// earliest, latest, an offset, an instant (2026-01-31T12:00:00Z) or an age (-2h); with --group
+    /// only where the group has no cursor yet
+    #[arg(long, value_name = "WHERE", default_value = "earliest", value_parser = units::start, allow_hyphen_values = true)]
+    from: StartAt,
+    /// End after this many messages
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End once nothing came for this long [default: 2s with --group; else the end is the end]
+    #[arg(long, value_name = "DURATION", value_parser = units::duration, conflicts_with = "follow")]
+    until_idle: Option<Duration>,
+    /// Wait for more until interrupted
+    #[arg(short = 'F', long)]
+    follow: bool,
+    /// What a line is
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: Format,
+    /// Don't acknowledge: the messages come again when their leases end
+    #[arg(long, requires = "group")]
+    no_ack: bool,
+    /// How long a message stays leased
+    #[arg(long, value_name = "DURATION", requires = "group", default_value = INVISIBLE_DEFAULT, value_parser = units::duration)]
+    invisible: Duration,
+    /// Read this queue alone
+    #[arg(long, value_name = "N", conflicts_with = "group")]
+    queue: Option<u32>,
+}
+
+/// What a line is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// A message as JSON, as `tidegate publish` reads it, and where it was
+    #[default]
+    Jsonl,
+    /// The body of a message
+    Raw,
+}
+
+/// What was printed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    messages: u64,
+    bytes: u64,
+    acknowledged: u64,
+    /// Not acknowledged because their leases had ended.
+    lapsed: u64,
+}
+
+pub(crate) async fn run(app: &mut App, args: Args) -> Result<()> {
+    let namespace = app.namespace()?;
+    let source = match &args.view {
+        Some(view) if args.source.contains('@') => {
+            return Err(
+                Failure::usage(format!("{} names a view already", args.source))
+                    .hint(format!("leave out --view {view}")),
+            );
+        }
+        Some(view) => namespace.source(&format!("{}@{view}", args.source))?,
+        None => namespace.source(&args.source)?,
+    };
+    let group = args
+        .group
+        .as_deref()
+        .map(|group| namespace.group(group))
+        .transpose()?;
+    with_client(app, async |app, client| {
+        let mut interrupt = Interrupt::listen()?;
+        let begun = Instant::now();
+        let mut printer = Printer::new(app, &args, &source);
+        let ended = match group {
+            Some(group) => {
+                let group = Group {
+                    group,
+                    source: source.clone(),
+                    start: args.from,
+                    invisible: args.invisible,
+                };
+                shared(app, client, &args, &group, &mut printer, &mut interrupt).await
+            }
+            None => read(app, client, &args, &source, &mut printer, &mut interrupt).await,
+        };
+        let sum = printer.end();
+        told(app, &source, &sum, begun.elapsed(), ended)
+    })
+    .await
+}
+
+/// As a member of a group: lease, print, acknowledge.
+async fn shared(
+    app: &mut App,
+    client: &Client,
+    args: &Args,
+    group: &Group,
+    printer: &mut Printer,
+    interrupt: &mut Interrupt,
+) -> Result<()> {
+    let idle = match (args.until_idle, args.follow || args.count.is_some()) {
+        (Some(idle), _) => Some(idle),
+        (None, true) => None,
+        (None, false) => Some(IDLE_DEFAULT),
+    };
+    let mut feed = Feed::open(client, group, args.count).await?;
+    let ended = loop {
+        if feed.is_done() {
+            break Ok(());
+        }
+        let batch = tokio::select! {
+            batch = feed.next() => batch,
+            () = lull(idle) => break Ok(()),
+            () = interrupt.wait() => break Err(Failure::Interrupted),
+        };
+        let printed = match batch {
+            Ok(batch) => printer.print(app, &batch).map(|()| batch),
+            Err(failure) => Err(failure),
+        };
+        match printed {
+            Ok(batch) if !args.no_ack => {
+                if let Err(failure) = feed.ack(&batch).await {
+                    break Err(failure);
+                }
+            }
+            Ok(_) => {}
+            Err(failure) => break Err(failure),
+        }
+    };
+    let settled = feed.close().await;
+    if let Ok(settled) = &settled {
+        printer.sum.acknowledged = settled.done;
+        printer.sum.lapsed = settled.lapsed;
+    }
+    ended.and(settled.map(drop))
+}
+
+/// Never ends without an idle time.
+async fn lull(idle: Option<Duration>) {
+    match idle {
+        Some(idle) => tokio::time::sleep(idle).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Without a group: what is stored, queue by queue.
+async fn read(
+    app: &mut App,
+    client: &Client,
+    args: &Args,
+    source: &Source,
+    printer: &mut Printer,
+    interrupt: &mut Interrupt,
+) -> Result<()> {
+    let mut reader = Reader::open(client, source, args.queue, args.from).await?;
+    let mut last = Instant::now();
+    loop {
+        let left = args.count.map(|count| count - printer.sum.messages);
+        if left == Some(0) {
+            return Ok(());
+        }
+        let batch = tokio::select! {
+            batch = reader.next(client, source, left) => batch?,
+            () = interrupt.wait() => return Err(Failure::Interrupted),
+        };
+        if !batch.is_empty() {
+            printer.print(app, &batch)?;
+            last = Instant::now();
+        } else if reader.is_at_end() {
+            match (args.until_idle, args.follow) {
+                (Some(idle), _) if last.elapsed() >= idle => return Ok(()),
+                (Some(_), _) | (None, true) => {}
+                (None, false) => return Ok(()),
+            }
+            tokio::select! {
+                () = reader.pause() => {}
+                () = interrupt.wait() => return Err(Failure::Interrupted),
+            }
+        }
+    }
+}
+
+/// Writes messages to standard output.
+struct Printer {
+    format: Format,
+    topic: String,
+    lines: Vec<u8>,
+    sum: Sum,
+    progress: Progress,
+}
+
+impl Printer {
+    fn new(app: &App, args: &Args, source: &Source) -> Self {
+        Self {
+            format: args.format,
+            topic: source.topic().topic.as_str().to_owned(),
+            lines: Vec::new(),
+            sum: Sum::default(),
+            progress: Progress::of_writing(app),
+        }
+    }
+
+    /// Returns once the lines are with whoever reads them.
+    fn print(&mut self, app: &mut App, batch: &[Received]) -> Result<()> {
+        self.lines.clear();
+        for received in batch {
+            let message = &received.message;
+            let body = message.body.as_deref().unwrap_or_default();
+            match self.format {
+                Format::Jsonl => {
+                    line::write(&mut self.lines, &self.topic, &Place::of(received), message);
+                }
+                Format::Raw => {
+                    self.lines.extend_from_slice(body);
+                    self.lines.push(b'\n');
+                }
+            }
+            self.sum.messages += 1;
+            self.sum.bytes += u64::try_from(body.len()).expect("a length fits 64 bits");
+        }
+        self.progress.at(self.sum.bytes, self.sum.messages);
+        app.out.data(&self.lines)
+    }
+
+    fn end(self) -> Sum {
+        self.progress.end();
+        self.sum
+    }
+}
+
+/// Messages are the data here, so the summary goes to standard error in every format.
+fn told(
+    app: &mut App,
+    source: &Source,
+    sum: &Sum,
+    elapsed: Duration,
+    ended: Result<()>,
+) -> Result<()> {
+    if sum.lapsed > 0 {
+        app.out.warn(&format!(
+            "{} leases had ended before the acknowledgement; those messages come again",
+            units::count(sum.lapsed)
+        ));
+    }
+    if matches!(ended, Ok(()) | Err(Failure::Interrupted)) {
+        app.out.note(&format!(
+            "{} messages ({}) of {source} in {}{}",
+            units::count(sum.messages),
+            units::bytes(sum.bytes),
+            units::show_duration(elapsed),
+            acknowledged(sum)
+        ));
+    }
+    ended
+}
+
+fn acknowledged(sum: &Sum) -> String {
+    match sum.acknowledged {
+        0 => String::new(),
+        done => format!(", {} acknowledged", units::count(done)),
+    }
+}

@@ -1,0 +1,208 @@
+//! `tidegate topic`.
+
+use serde_json::{Value, json};
+use tidegate_client::{CreateTopic, QueueInfo, TopicInfo};
+
+use crate::app::App;
+use crate::confirm::Confirm;
+use crate::connect::with_client;
+use crate::failure::{Failure, Result};
+use crate::output::{Column, Item};
+use crate::units;
+
+/// Queues where none are asked for: enough for a handful of consumers side by side.
+const QUEUES_DEFAULT: u32 = 4;
+
+/// Topics: ordered queues of messages
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Make a topic
+    Create {
+        /// Its name
+        topic: String,
+        /// Queues, 1 to 1,024; order is kept within a queue
+        #[arg(long, value_name = "N", default_value_t = QUEUES_DEFAULT)]
+        queues: u32,
+        /// Check the request and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// List the topics of the namespace
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Show a topic and its queues
+    Info {
+        /// Its name
+        topic: String,
+    },
+    /// Remove a topic with all its messages
+    #[command(visible_alias = "delete")]
+    Rm {
+        /// Its name
+        topic: String,
+        #[command(flatten)]
+        confirm: Confirm,
+    },
+}
+
+const COLUMNS: &[Column] = &[
+    Column::text("topic"),
+    Column::number("queues"),
+    Column::number("messages"),
+    Column::text("created").wide(),
+    Column::number("layout").wide(),
+];
+
+pub(crate) async fn run(app: &mut App, command: Command) -> Result<()> {
+    let namespace = app.namespace()?;
+    match command {
+        Command::Create {
+            topic,
+            queues,
+            dry_run,
+        } => {
+            let create = CreateTopic {
+                topic: namespace.new_topic(&topic)?,
+                queues: checked_queues(queues)?,
+            };
+            if dry_run {
+                app.out.note(&format!(
+                    "dry run, nothing changed: make topic {} with {queues} queues",
+                    create.topic
+                ));
+                return Ok(());
+            }
+            with_client(app, async |app, client| {
+                let info = client.create_topic(&create).await?;
+                let name = info.topic.topic.as_str();
+                let sentence = format!("topic {name} is there, with {queues} queues");
+                app.out.done(name, &sentence, &value(&info))
+            })
+            .await
+        }
+        Command::Ls => {
+            with_client(app, async |app, client| {
+                let topics = client.topics(&namespace.0).await?;
+                let items: Vec<Item> = topics.iter().map(item).collect();
+                app.out.list("topics", COLUMNS, &items)
+            })
+            .await
+        }
+        Command::Info { topic } => {
+            let topic = namespace.topic(&topic)?;
+            with_client(app, async |app, client| {
+                let info = client.topic(&topic).await?;
+                show(app, &info)
+            })
+            .await
+        }
+        Command::Rm { topic, confirm } => {
+            let topic = namespace.topic(&topic)?;
+            confirm.check(&format!("remove topic {topic}"))?;
+            with_client(app, async |app, client| {
+                let info = client.topic(&topic).await?;
+                let question = format!(
+                    "Remove topic {topic} with its {} messages?",
+                    units::count(messages(&info))
+                );
+                if confirm.asks(app, &question)? {
+                    client.delete_topic(&topic).await?;
+                    let value =
+                        json!({ "kind": "topic", "name": topic.topic.as_str(), "removed": true });
+                    app.out.done(
+                        topic.topic.as_str(),
+                        &format!("topic {topic} is removed"),
+                        &value,
+                    )?;
+                }
+                Ok(())
+            })
+            .await
+        }
+    }
+}
+
+fn checked_queues(queues: u32) -> Result<u32> {
+    let max = tidegate_model::limits::TOPIC_QUEUES_MAX;
+    if (1..=max).contains(&queues) {
+        return Ok(queues);
+    }
+    Err(Failure::new(
+        tidegate_model::code::INVALID_ARGUMENT,
+        format!("a topic has 1 to {max} queues; {queues} were asked for"),
+    )
+    .hint("tidegate topic create NAME --queues 4"))
+}
+
+fn messages(info: &TopicInfo) -> u64 {
+    info.queues.iter().map(held).sum()
+}
+
+fn held(queue: &QueueInfo) -> u64 {
+    queue.next.0.saturating_sub(queue.start.0)
+}
+
+fn item(info: &TopicInfo) -> Item {
+    Item {
+        name: info.topic.topic.as_str().to_owned(),
+        cells: vec![
+            info.topic.topic.as_str().to_owned(),
+            info.queues.len().to_string(),
+            messages(info).to_string(),
+            units::show_instant(info.created),
+            info.layout_version.to_string(),
+        ],
+        json: value(info),
+    }
+}
+
+fn show(app: &mut App, info: &TopicInfo) -> Result<()> {
+    let queues: Vec<String> = info
+        .queues
+        .iter()
+        .enumerate()
+        .map(|(index, queue)| {
+            format!(
+                "{index}: offsets {} to {}, {} messages, shard {}",
+                queue.start,
+                queue.next,
+                held(queue),
+                queue.shard
+            )
+        })
+        .collect();
+    let fields = [
+        ("topic", info.topic.to_string()),
+        ("created", units::show_instant(info.created)),
+        ("messages", messages(info).to_string()),
+        ("queues", queues.join("\n")),
+    ];
+    app.out
+        .one(info.topic.topic.as_str(), &fields, &value(info))
+}
+
+fn value(info: &TopicInfo) -> Value {
+    let queues: Vec<Value> = info
+        .queues
+        .iter()
+        .enumerate()
+        .map(|(index, queue)| {
+            json!({
+                "index": index,
+                "id": queue.queue.0,
+                "shard": queue.shard.0,
+                "start": queue.start.0,
+                "next": queue.next.0,
+            })
+        })
+        .collect();
+    json!({
+        "kind": "topic",
+        "namespace": info.topic.namespace.as_str(),
+        "name": info.topic.topic.as_str(),
+        "created": units::show_instant(info.created),
+        "layout_version": info.layout_version,
+        "messages": messages(info),
+        "queues": queues,
+    })
+}

@@ -1,0 +1,208 @@
+//! Durations, instants, sizes and rates as people write and read them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tidegate_client::StartAt;
+use tidegate_model::{Offset, Timestamp};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Longest duration that an option takes.
+const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Reads `500ms`, `2s`, `15m`, `12h` or `7d`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no duration: write 500ms, 2s, 15m, 12h or 7d");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let unit_ms: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    number
+        .checked_mul(unit_ms)
+        .map(Duration::from_millis)
+        .filter(|duration| *duration <= DURATION_MAX)
+        .ok_or_else(|| format!("{text:?} is over {} days", DURATION_MAX.as_secs() / 86_400))
+}
+
+/// Milliseconds of a duration; at most `u32::MAX` (49 days), as the protocol has it.
+pub(crate) fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// Reads a place in a topic: `earliest`, `latest`, an offset, an instant (RFC 3339) or an age (`-2h`).
+pub(crate) fn start(text: &str) -> Result<StartAt, String> {
+    match text {
+        "earliest" => return Ok(StartAt::Earliest),
+        "latest" => return Ok(StartAt::Latest),
+        _ => {}
+    }
+    if let Ok(offset) = text.parse() {
+        return Ok(StartAt::Offset(Offset(offset)));
+    }
+    if let Some(age) = text.strip_prefix('-') {
+        let age_ms = i64::try_from(duration(age)?.as_millis()).unwrap_or(i64::MAX);
+        return Ok(StartAt::Time(now().plus_ms(-age_ms)));
+    }
+    instant(text).map(StartAt::Time).map_err(|()| {
+        format!(
+            "{text:?} is no place to start: write earliest, latest, an offset, \
+             an instant such as 2026-01-31T12:00:00Z, or an age such as -2h"
+        )
+    })
+}
+
+/// Reads an instant as RFC 3339 has it.
+pub(crate) fn instant(text: &str) -> Result<Timestamp, ()> {
+    let instant = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| ())?;
+    let ms = instant.unix_timestamp_nanos().div_euclid(1_000_000);
+    i64::try_from(ms).map(Timestamp).map_err(|_| ())
+}
+
+/// Writes an instant as RFC 3339 has it, in UTC, to the millisecond.
+pub(crate) fn show_instant(at: Timestamp) -> String {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.0) * 1_000_000)
+        .ok()
+        .and_then(|instant| instant.format(&Rfc3339).ok())
+        .unwrap_or_else(|| format!("{} ms", at.0))
+}
+
+/// The present, by this machine's clock.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// `6759` as `6,759`.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Bytes in the unit that keeps the number short.
+pub(crate) fn bytes(number: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut unit = 0;
+    let mut scale = 1_u64;
+    while number / scale >= 1024 && unit + 1 < UNITS.len() {
+        unit += 1;
+        scale *= 1024;
+    }
+    if unit == 0 {
+        return format!("{number} B");
+    }
+    let tenths = u128::from(number) * 10 / u128::from(scale);
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+/// How many per second, as a whole number.
+pub(crate) fn per_second(number: u64, elapsed: Duration) -> u64 {
+    let micros = elapsed.as_micros().max(1);
+    u64::try_from(u128::from(number) * 1_000_000 / micros).unwrap_or(u64::MAX)
+}
+
+/// A duration with two digits behind the point, or milliseconds below a second.
+pub(crate) fn show_duration(duration: Duration) -> String {
+    if duration < Duration::from_secs(1) {
+        format!("{} ms", duration.as_millis())
+    } else {
+        format!("{:.2} s", duration.as_secs_f64())
+    }
+}
+
+/// A digest as people compare it.
+pub(crate) fn digest(digest: &[u8; 32]) -> String {
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_carry_units() {
+        for (text, ms) in [
+            ("500ms", 500),
+            ("2s", 2_000),
+            ("15m", 900_000),
+            ("1d", 86_400_000),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in [
+            "",
+            "2",
+            "s",
+            "2 s",
+            "-2s",
+            "1.5s",
+            "366d",
+            "99999999999999999999s",
+        ] {
+            assert!(duration(text).is_err(), "{text:?} passed");
+        }
+    }
+
+    #[test]
+    fn a_start_is_a_word_a_number_an_instant_or_an_age() {
+        assert_eq!(start("earliest"), Ok(StartAt::Earliest));
+        assert_eq!(start("latest"), Ok(StartAt::Latest));
+        assert_eq!(start("42"), Ok(StartAt::Offset(Offset(42))));
+        assert_eq!(
+            start("2013-07-08T00:00:00.5+02:00"),
+            Ok(StartAt::Time(Timestamp(1_373_234_400_500)))
+        );
+        let Ok(StartAt::Time(at)) = start("-2h") else {
+            panic!("an age is an instant");
+        };
+        assert!(now().since_ms(at).abs_diff(7_200_000) < 60_000);
+        for text in ["", "yesterday", "2013-07-08", "-", "-2"] {
+            assert!(start(text).is_err(), "{text:?} passed");
+        }
+    }
+
+    #[test]
+    fn instants_print_as_they_are_read() {
+        for text in [
+            "2013-07-08T00:00:00Z",
+            "2026-01-31T23:59:59.5Z",
+            "1969-12-31T23:59:59.999Z",
+        ] {
+            assert_eq!(instant(text).map(show_instant).as_deref(), Ok(text));
+        }
+        assert_eq!(
+            show_instant(Timestamp(i64::MAX)),
+            format!("{} ms", i64::MAX)
+        );
+    }
+
+    #[test]
+    fn numbers_are_short_and_grouped() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(6_759), "6,759");
+        assert_eq!(count(1_336_776), "1,336,776");
+        assert_eq!(bytes(900), "900 B");
+        assert_eq!(bytes(2_621_440), "2.5 MiB");
+        assert_eq!(bytes(u64::MAX), "16777215.9 TiB");
+        assert_eq!(per_second(500, Duration::from_millis(250)), 2_000);
+        assert_eq!(per_second(7, Duration::ZERO), 7_000_000);
+        assert_eq!(show_duration(Duration::from_millis(1_234)), "1.23 s");
+        assert_eq!(show_duration(Duration::from_millis(80)), "80 ms");
+    }
+}
