@@ -1,6 +1,10 @@
 //! What exists on a node: topics, groups, views, plugins, bindings and cursors, by name and id.
 
+mod apply;
 pub mod command;
+mod refuse;
+mod snapshot;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,10 +13,12 @@ use bytes::Bytes;
 use tidegate_model::{GroupId, Offset, QueueId, ShardId, Timestamp, TopicId, TopicRef, ViewId};
 
 use crate::id::{BindingId, CursorId, SourceId};
-use crate::reference::{GroupRef, PluginRef, ViewRef};
+use crate::reference::{GroupRef, PluginRef, SourceRef, ViewRef};
+use crate::refusal::Refusal;
 use crate::request::{OnError, RetryPolicy};
 
 pub use command::{CatalogCommand, CommandError};
+pub(crate) use refuse::{no_binding, no_group, no_plugin, no_topic, no_view};
 
 /// A topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,11 +114,49 @@ pub struct Cursor {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Catalog {
     pub(crate) shards: u32,
+    /// The last id given of each kind; none is ever given again.
+    pub(crate) last: LastIds,
     pub(crate) topics: BTreeMap<TopicId, Topic>,
     pub(crate) topic_names: BTreeMap<TopicRef, TopicId>,
+    pub(crate) queues: BTreeMap<QueueId, TopicId>,
+    pub(crate) groups: BTreeMap<GroupId, Group>,
+    pub(crate) group_names: BTreeMap<GroupRef, GroupId>,
+    pub(crate) views: BTreeMap<ViewId, View>,
+    pub(crate) view_names: BTreeMap<ViewRef, ViewId>,
+    pub(crate) plugins: BTreeMap<PluginRef, Plugin>,
+    pub(crate) cursors: BTreeMap<CursorId, Cursor>,
+}
+
+/// The last id given of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LastIds {
+    pub(crate) topic: u64,
+    pub(crate) queue: u64,
+    pub(crate) group: u64,
+    pub(crate) view: u64,
+    pub(crate) cursor: u64,
+    pub(crate) binding: u64,
 }
 
 impl Catalog {
+    /// Nothing yet, over this many shards.
+    #[must_use]
+    pub(crate) fn new(shards: u32) -> Self {
+        Self {
+            shards,
+            last: LastIds::default(),
+            topics: BTreeMap::new(),
+            topic_names: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            group_names: BTreeMap::new(),
+            views: BTreeMap::new(),
+            view_names: BTreeMap::new(),
+            plugins: BTreeMap::new(),
+            cursors: BTreeMap::new(),
+        }
+    }
+
     /// The shard that holds a queue, by its id alone: shard 0 is the catalogue's where there are others.
     #[must_use]
     pub fn shard_of(&self, queue: QueueId) -> ShardId {
@@ -131,41 +175,123 @@ impl Catalog {
         self.topics.get(self.topic_names.get(name)?)
     }
 
+    /// The topic of this id.
+    #[must_use]
+    pub fn topic_by_id(&self, id: TopicId) -> Option<&Topic> {
+        self.topics.get(&id)
+    }
+
+    /// The topic that a queue belongs to; `None` once it is removed.
+    #[must_use]
+    pub fn topic_of(&self, queue: QueueId) -> Option<&Topic> {
+        self.topics.get(self.queues.get(&queue)?)
+    }
+
     /// The group of this name.
     #[must_use]
     pub fn group(&self, name: &GroupRef) -> Option<&Group> {
-        let _ = name;
-        unimplemented!()
+        self.groups.get(self.group_names.get(name)?)
     }
 
     /// The group of this id.
     #[must_use]
     pub fn group_by_id(&self, id: GroupId) -> Option<&Group> {
-        let _ = id;
-        unimplemented!()
+        self.groups.get(&id)
     }
 
     /// The view of this name.
     #[must_use]
     pub fn view(&self, name: &ViewRef) -> Option<&View> {
-        let _ = name;
-        unimplemented!()
+        self.views.get(self.view_names.get(name)?)
     }
 
     /// The plugin version of this name.
     #[must_use]
     pub fn plugin(&self, name: &PluginRef) -> Option<&Plugin> {
-        let _ = name;
-        unimplemented!()
+        self.plugins.get(name)
     }
 
-    /// Every plugin version, by name: what the owner keeps component files of.
-    pub fn plugins(&self) -> impl Iterator<Item = &Plugin> {
-        core::iter::empty()
+    /// The cursor of this id.
+    #[must_use]
+    pub fn cursor(&self, id: CursorId) -> Option<&Cursor> {
+        self.cursors.get(&id)
     }
 
     /// Every topic, by id.
     pub fn topics(&self) -> impl Iterator<Item = &Topic> {
         self.topics.values()
+    }
+
+    /// Every group, by id.
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.groups.values()
+    }
+
+    /// Every view, by id.
+    pub fn views(&self) -> impl Iterator<Item = &View> {
+        self.views.values()
+    }
+
+    /// Every plugin version, by name: what the owner keeps component files of.
+    pub fn plugins(&self) -> impl Iterator<Item = &Plugin> {
+        self.plugins.values()
+    }
+
+    /// The name of a source; `None` once it is removed.
+    #[must_use]
+    pub fn source_name(&self, source: SourceId) -> Option<SourceRef> {
+        Some(match source {
+            SourceId::Topic(id) => SourceRef::Topic(self.topics.get(&id)?.name.clone()),
+            SourceId::View(id) => SourceRef::View(self.views.get(&id)?.name.clone()),
+        })
+    }
+
+    /// The id of a source and the topic that it reads.
+    ///
+    /// # Errors
+    /// `TOPIC_NOT_FOUND`, `VIEW_NOT_FOUND`.
+    pub fn source(&self, source: &SourceRef) -> Result<(SourceId, &Topic), Refusal> {
+        let topic = self
+            .topic(source.topic())
+            .ok_or_else(|| no_topic(source.topic()))?;
+        match source {
+            SourceRef::Topic(_) => Ok((SourceId::Topic(topic.id), topic)),
+            SourceRef::View(name) => {
+                let view = self.view(name).ok_or_else(|| no_view(name))?;
+                Ok((SourceId::View(view.id), topic))
+            }
+        }
+    }
+
+    /// The filters between a group and a source, in order.
+    pub(crate) fn bindings(&self, group: GroupId, source: SourceId) -> Arc<[Binding]> {
+        match source {
+            SourceId::Topic(topic) => self
+                .groups
+                .get(&group)
+                .and_then(|group| group.bindings.get(&topic)),
+            SourceId::View(view) => self.views.get(&view).map(|view| &view.bindings),
+        }
+        .cloned()
+        .unwrap_or_default()
+    }
+
+    /// Views and subscriptions that bind a plugin version, as `TOPIC@VIEW` or `GROUP:TOPIC`.
+    pub(crate) fn bound_to(&self, plugin: &PluginRef) -> Vec<String> {
+        let binds = |bindings: &[Binding]| bindings.iter().any(|bound| bound.plugin == *plugin);
+        let views = self
+            .views
+            .values()
+            .filter(|view| binds(&view.bindings))
+            .map(|view| view.name.to_string());
+        let subscriptions = self.groups.values().flat_map(|group| {
+            group
+                .bindings
+                .iter()
+                .filter(|(_, bindings)| binds(bindings))
+                .filter_map(|(topic, _)| self.topics.get(topic))
+                .map(|topic| format!("{}:{}", group.name, topic.name))
+        });
+        views.chain(subscriptions).collect()
     }
 }

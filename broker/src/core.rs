@@ -1,20 +1,26 @@
 //! The broker of a node: catalogue, replicated state of every shard, and delivery, behind one door.
 
+mod admin;
+mod consume;
+mod describe;
+mod produce;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tidegate_model::{
-    GroupId, Offset, ProducerEpoch, ProducerId, QueueId, Sequence, ShardId, Timestamp, TopicId,
-};
+use tidegate_model::{Offset, QueueId, ShardId, Timestamp, TopicId};
 
 use crate::catalog::{Binding, Catalog, CatalogCommand};
-use crate::effects::{Effects, Fetched};
-use crate::id::{CursorId, FetchToken, RequestToken, SourceId, SubscriptionId, WaiterId};
-use crate::journal::JournalEntry;
-use crate::publish::{Admission, Appended};
-use crate::reference::{GroupRef, SourceRef};
+use crate::cursor::CursorState;
+use crate::delivery::{Context, Delivery};
+use crate::effects::Effects;
+use crate::id::{RequestToken, SourceId};
+use crate::journal::{Change, JournalEntry};
+use crate::publish::Appended;
+use crate::publish::admit::Admissions;
 use crate::refusal::Refusal;
-use crate::reply::{Level, ProducerInfo, Reply};
-use crate::request::{OpenProducer, Publish, Receive, Request, ResetGroup, Settle, Subscribe};
+use crate::reply::{Level, Reply};
+use crate::shard::Shard;
 
 /// What a broker is told once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +36,11 @@ pub struct Settings {
 /// The broker of a node. See the crate's page for how an owner drives it.
 #[derive(Debug)]
 pub struct Core {
+    settings: Settings,
     catalog: Catalog,
+    shards: Vec<Shard>,
+    admissions: Admissions,
+    delivery: Delivery,
 }
 
 /// How far the queues reach, from the owner's index.
@@ -105,12 +115,22 @@ pub struct SnapshotError {
 }
 
 /// Log and snapshots.
+///
+/// A start restores the newest snapshot of the catalogue and of every shard, then applies what the
+/// log has after it, in log order, with the calls by which it was applied when it became durable.
+/// Effects stay empty meanwhile: nobody consumes yet.
 impl Core {
     /// An empty broker.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let _ = settings;
-        unimplemented!()
+        let shards = settings.shards.max(1);
+        Self {
+            settings,
+            catalog: Catalog::new(shards),
+            shards: (0..shards).map(|_| Shard::default()).collect(),
+            admissions: Admissions::default(),
+            delivery: Delivery::new(settings.log_epoch),
+        }
     }
 
     /// What exists.
@@ -122,32 +142,50 @@ impl Core {
     /// The catalogue's state as bytes.
     #[must_use]
     pub fn snapshot_catalog(&self) -> Vec<u8> {
-        unimplemented!()
+        self.catalog.snapshot()
     }
 
-    /// A shard's state as bytes.
+    /// A shard's state as bytes; empty for a shard that the node doesn't have.
     #[must_use]
     pub fn snapshot_shard(&self, shard: ShardId) -> Vec<u8> {
-        let _ = shard;
-        unimplemented!()
+        self.shards
+            .get(shard.0 as usize)
+            .map(Shard::snapshot)
+            .unwrap_or_default()
     }
 
     /// Takes a catalogue's state in place of the present one. Before anything is served.
     ///
     /// # Errors
-    /// [`SnapshotError`] for bytes that [`Core::snapshot_catalog`] doesn't write.
+    /// [`SnapshotError`] for bytes that [`Core::snapshot_catalog`] doesn't write, or of a node with
+    /// another number of shards.
     pub fn restore_catalog(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        let _ = bytes;
-        unimplemented!()
+        self.catalog =
+            Catalog::restore(self.settings.shards.max(1), bytes).map_err(|what| SnapshotError {
+                part: "the catalogue".to_owned(),
+                len: bytes.len(),
+                what,
+            })?;
+        Ok(())
     }
 
     /// Takes a shard's state in place of the present one. Before anything is served.
     ///
     /// # Errors
-    /// [`SnapshotError`] for bytes that [`Core::snapshot_shard`] doesn't write.
+    /// [`SnapshotError`] for bytes that [`Core::snapshot_shard`] doesn't write, or a shard that the
+    /// node doesn't have.
     pub fn restore_shard(&mut self, shard: ShardId, bytes: &[u8]) -> Result<(), SnapshotError> {
-        let _ = (shard, bytes);
-        unimplemented!()
+        let error = |what| SnapshotError {
+            part: format!("shard {shard}"),
+            len: bytes.len(),
+            what,
+        };
+        let place = self
+            .shards
+            .get_mut(shard.0 as usize)
+            .ok_or_else(|| error("the node has fewer shards".to_owned()))?;
+        *place = Shard::restore(bytes).map_err(error)?;
+        Ok(())
     }
 
     /// A catalogue command became durable. `now` is the batch's append time.
@@ -160,11 +198,29 @@ impl Core {
         command: &CatalogCommand,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
-        let _ = (now, command, effects);
-        unimplemented!()
+        let fallout = self.catalog.apply(now, command)?;
+        for (cursor, queues) in &fallout.cursors {
+            for queue in queues {
+                self.shard_mut(*queue).cursors.remove(&(*queue, *cursor));
+            }
+            self.delivery.removed(*cursor, &fallout.what, effects);
+        }
+        for queue in &fallout.queues {
+            self.shard_mut(*queue).drop_queue(*queue);
+            self.admissions.drop_queue(*queue);
+        }
+        let (delivery, mut cx) = self.deliver(now, effects);
+        for cursor in fallout.rebound {
+            delivery.rebound(cursor, &mut cx);
+        }
+        if let Some(topic) = fallout.grown {
+            delivery.grown(topic, &mut cx);
+        }
+        Ok(())
     }
 
     /// A group batch became durable. `now` is the clock when live; it decides effects, never state.
+    /// Entries of cursors and queues that are gone are passed over.
     pub fn apply_journal(
         &mut self,
         now: Timestamp,
@@ -172,236 +228,77 @@ impl Core {
         entries: &[JournalEntry],
         effects: &mut Effects,
     ) {
-        let _ = (now, shard, entries, effects);
-        unimplemented!()
+        let Some(state) = self.shards.get_mut(shard.0 as usize) else {
+            return;
+        };
+        let mut touched = BTreeSet::new();
+        for entry in entries {
+            let key = (entry.queue, entry.cursor);
+            match (&entry.change, state.cursors.get_mut(&key)) {
+                (change, Some(cursor)) => cursor.apply(change),
+                (Change::Set { at, lease_floor }, None)
+                    if self.catalog.cursor(entry.cursor).is_some()
+                        && self.catalog.topic_of(entry.queue).is_some() =>
+                {
+                    state
+                        .cursors
+                        .insert(key, CursorState::new(*at, *lease_floor));
+                }
+                (_, None) => {}
+            }
+        }
+        let (delivery, mut cx) = self.deliver(now, effects);
+        for entry in entries {
+            delivery.journaled(entry, &mut cx);
+            touched.insert(entry.cursor);
+        }
+        for cursor in touched {
+            delivery.dispatch(cursor, &mut cx);
+        }
     }
 
-    /// A data batch became durable, one of dead letters included.
+    /// A data batch became durable, one of dead letters included. Batches of queues that are gone
+    /// are passed over.
     pub fn apply_appended(&mut self, now: Timestamp, appended: &Appended, effects: &mut Effects) {
-        let _ = (now, appended, effects);
-        unimplemented!()
+        self.admissions.appended(appended);
+        if self.catalog.topic_of(appended.queue).is_none() {
+            return;
+        }
+        let shard = self.shard_mut(appended.queue);
+        let end = appended.base_offset.plus(u64::from(appended.span));
+        let known = shard.ends.entry(appended.queue).or_default();
+        *known = end.max(*known);
+        shard.producers.apply(appended);
+        let (delivery, mut cx) = self.deliver(now, effects);
+        delivery.appended(appended.queue, &mut cx);
     }
 
-    /// The tokens of a journal batch whose entries were applied: one call's worth per batch.
+    /// Entries of a journal batch were applied: the tokens of those that have one, each as often as
+    /// it stands there.
     pub fn confirm(&mut self, tokens: &[RequestToken], effects: &mut Effects) {
-        let _ = (tokens, effects);
-        unimplemented!()
-    }
-}
-
-/// Administration.
-impl Core {
-    /// How an admin request goes on: the requests to create, delete, describe, list, bind, unbind
-    /// and deploy. `facts` come with a deploy.
-    ///
-    /// # Panics
-    /// For requests that have a method of their own, and a deploy without facts.
-    #[must_use]
-    pub fn plan(
-        &self,
-        request: &Request,
-        facts: Option<&PluginFacts>,
-        bounds: &dyn QueueBounds,
-    ) -> Plan {
-        let _ = (request, facts, bounds);
-        unimplemented!()
+        self.delivery.confirm(tokens, effects);
     }
 
-    /// The answer to a request whose command was applied.
-    #[must_use]
-    pub fn reply_for(&self, request: &Request, bounds: &dyn QueueBounds) -> Reply {
-        let _ = (request, bounds);
-        unimplemented!()
+    fn shard_of(&self, queue: QueueId) -> &Shard {
+        &self.shards[self.catalog.shard_of(queue).0 as usize]
     }
 
-    /// A source by its ids, for raw reads and to find start offsets.
-    ///
-    /// # Errors
-    /// `TOPIC_NOT_FOUND`, `VIEW_NOT_FOUND`.
-    pub fn resolve(&self, source: &SourceRef) -> Result<Resolved, Refusal> {
-        let _ = source;
-        unimplemented!()
+    fn shard_mut(&mut self, queue: QueueId) -> &mut Shard {
+        &mut self.shards[self.catalog.shard_of(queue).0 as usize]
     }
 
-    /// The cursor of a group on a source, for receipts; `None` before its first subscription.
-    ///
-    /// # Errors
-    /// `GROUP_NOT_FOUND`, `TOPIC_NOT_FOUND`, `VIEW_NOT_FOUND`.
-    pub fn cursor(
-        &self,
-        group: &GroupRef,
-        source: &SourceRef,
-    ) -> Result<Option<CursorId>, Refusal> {
-        let _ = (group, source);
-        unimplemented!()
-    }
-
-    /// Where copies for a group's dead-letter topic go.
-    #[must_use]
-    pub fn dead_letter_target(&self, group: GroupId, shard: ShardId) -> DeadLetterTarget {
-        let _ = (group, shard);
-        unimplemented!()
-    }
-}
-
-/// Publishing.
-impl Core {
-    /// Opens a producer: `fresh` is an id never given before, used if none is resumed.
-    ///
-    /// # Errors
-    /// `TOPIC_NOT_FOUND`, `DEAD_LETTER_READ_ONLY`, `INVALID_ARGUMENT` for a resumed id of zero,
-    /// `PRODUCER_FENCED` for a resumed epoch below the one known.
-    pub fn open_producer(
-        &self,
-        request: &OpenProducer,
-        fresh: ProducerId,
-        bounds: &dyn QueueBounds,
-    ) -> Result<ProducerInfo, Refusal> {
-        let _ = (request, fresh, bounds);
-        unimplemented!()
-    }
-
-    /// What to do with a publish. The section is the owner's to check, before this.
-    pub fn admit(&mut self, request: &Publish) -> Admission {
-        let _ = request;
-        unimplemented!()
-    }
-
-    /// Takes back an admission that was not appended, and with it all later ones of the same
-    /// producer and queue, which could only leave a gap: call it before the next [`Core::admit`],
-    /// or for all of them.
-    pub fn append_failed(
-        &mut self,
-        queue: QueueId,
-        producer: ProducerId,
-        epoch: ProducerEpoch,
-        sequence: Sequence,
-    ) {
-        let _ = (queue, producer, epoch, sequence);
-        unimplemented!()
-    }
-}
-
-/// Consuming.
-impl Core {
-    /// Takes messages once. Ends in one [`crate::effects::WaiterDone`], at once or later.
-    ///
-    /// The cursor must exist: if [`Core::cursor`] is `None`, find the start offset of each queue of
-    /// [`Core::resolve`], append and apply a [`CatalogCommand::OpenCursor`], then call this.
-    ///
-    /// # Errors
-    /// `GROUP_NOT_FOUND`, `TOPIC_NOT_FOUND`, `VIEW_NOT_FOUND`, `SUBSCRIPTION_NOT_FOUND` without a
-    /// cursor, `INVALID_ARGUMENT`, `LIMIT_REACHED`.
-    pub fn receive(
-        &mut self,
+    /// Delivery, and what it works on.
+    fn deliver<'a>(
+        &'a mut self,
         now: Timestamp,
-        waiter: WaiterId,
-        request: &Receive,
-        effects: &mut Effects,
-    ) -> Result<(), Refusal> {
-        let _ = (now, waiter, request, effects);
-        unimplemented!()
-    }
-
-    /// The caller of a long poll went away. What was granted to it stays leased until it lapses.
-    pub fn cancel_waiter(&mut self, waiter: WaiterId) {
-        let _ = waiter;
-        unimplemented!()
-    }
-
-    /// Starts a push subscription, without credit. The cursor must exist, as for [`Core::receive`].
-    ///
-    /// # Errors
-    /// As [`Core::receive`]; `SUBSCRIPTION_EXISTS`.
-    pub fn subscribe(
-        &mut self,
-        now: Timestamp,
-        subscription: SubscriptionId,
-        request: &Subscribe,
-        effects: &mut Effects,
-    ) -> Result<(), Refusal> {
-        let _ = (now, subscription, request, effects);
-        unimplemented!()
-    }
-
-    /// Adds credit to a subscription; unknown ones are ignored, they may just have been ended.
-    /// Messages count one each; bytes count heads and bodies, and the last message may overdraw them.
-    pub fn credit(
-        &mut self,
-        now: Timestamp,
-        subscription: SubscriptionId,
-        messages: u64,
-        bytes: u64,
-        effects: &mut Effects,
-    ) {
-        let _ = (now, subscription, messages, bytes, effects);
-        unimplemented!()
-    }
-
-    /// Ends a subscription. What was granted to it stays leased until settled or lapsed.
-    pub fn unsubscribe(&mut self, subscription: SubscriptionId) {
-        let _ = subscription;
-        unimplemented!()
-    }
-
-    /// What the holder of leases says; the owner checked the receipts' MACs. Unless refused, ends in
-    /// [`Effects::settled`] under `token`, at once or when durable.
-    ///
-    /// # Errors
-    /// `GROUP_NOT_FOUND`, `TOPIC_NOT_FOUND`, `VIEW_NOT_FOUND`, `SUBSCRIPTION_NOT_FOUND` without a
-    /// cursor.
-    pub fn settle(
-        &mut self,
-        now: Timestamp,
-        token: RequestToken,
-        request: &Settle,
-        effects: &mut Effects,
-    ) -> Result<(), Refusal> {
-        let _ = (now, token, request, effects);
-        unimplemented!()
-    }
-
-    /// Moves a cursor: `to` has an offset for every queue of [`Core::resolve`], which the owner found
-    /// from [`ResetGroup::to`]. Unless refused, ends in [`Effects::resets`] under `token`, at once
-    /// for a dry run, else when durable.
-    ///
-    /// # Errors
-    /// `GROUP_NOT_FOUND`, `TOPIC_NOT_FOUND`, `VIEW_NOT_FOUND`, `SUBSCRIPTION_NOT_FOUND` without a
-    /// cursor.
-    pub fn reset(
-        &mut self,
-        now: Timestamp,
-        token: RequestToken,
-        request: &ResetGroup,
-        to: &[(QueueId, Offset)],
-        effects: &mut Effects,
-    ) -> Result<(), Refusal> {
-        let _ = (now, token, request, to, effects);
-        unimplemented!()
-    }
-
-    /// The answer to a [`crate::effects::Fetch`]. One that is no longer wanted is ignored.
-    pub fn fetched(
-        &mut self,
-        now: Timestamp,
-        token: FetchToken,
-        fetched: Fetched,
-        effects: &mut Effects,
-    ) {
-        let _ = (now, token, fetched, effects);
-        unimplemented!()
-    }
-
-    /// Does what is due: lapses, redeliveries, ends of long polls. Call it at
-    /// [`Core::next_deadline`], or later.
-    pub fn tick(&mut self, now: Timestamp, effects: &mut Effects) {
-        let _ = (now, effects);
-        unimplemented!()
-    }
-
-    /// When [`Core::tick`] has something to do next.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Timestamp> {
-        unimplemented!()
+        effects: &'a mut Effects,
+    ) -> (&'a mut Delivery, Context<'a>) {
+        let cx = Context {
+            now,
+            catalog: &self.catalog,
+            shards: &self.shards,
+            effects,
+        };
+        (&mut self.delivery, cx)
     }
 }

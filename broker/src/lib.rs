@@ -2,21 +2,32 @@
 //!
 //! No clock, file, socket, thread or random number lives here; time comes in as an argument and
 //! work goes out as effects. Front ends translate into [`Request`]; the server carries out effects.
+//!
+//! An owner drives one [`Core`]. What became durable goes to its `apply_` methods, in log order, at
+//! replay as when live; from that alone the replicated state follows. Requests and deadlines go to
+//! the other methods. Each call writes what is to be done into [`Effects`].
 
+// What is asked, by whom, and what is answered.
 pub mod authorize;
-pub mod catalog;
-pub mod core;
-pub mod effects;
-pub mod id;
-pub mod journal;
-pub mod limit;
 pub mod principal;
-pub mod publish;
-pub mod range;
 pub mod reference;
 pub mod refusal;
 pub mod reply;
 pub mod request;
+// The way in and the way out.
+pub mod core;
+pub mod effects;
+pub mod id;
+pub mod limit;
+pub mod range;
+// Replicated state.
+pub mod catalog;
+mod cursor;
+pub mod journal;
+pub mod publish;
+mod shard;
+// The leader's own.
+mod delivery;
 
 pub use self::core::{
     Core, DeadLetterTarget, Place, Plan, PluginFacts, QueueBounds, Resolved, Settings,
@@ -24,7 +35,10 @@ pub use self::core::{
 };
 pub use authorize::{Action, Resource, authorize};
 pub use catalog::{Binding, Catalog, CatalogCommand};
-pub use effects::{Effects, Fetch, Fetched, FetchedBatch, Grant, Member};
+pub use effects::{
+    DeadLetter, DeadLetterReason, Effects, Failed, Fetch, Fetched, FetchedBatch, Grant, Journaled,
+    Member, WaiterDone,
+};
 pub use id::{BindingId, CursorId, FetchToken, RequestToken, SourceId, SubscriptionId, WaiterId};
 pub use journal::JournalEntry;
 pub use principal::{Principal, Role};

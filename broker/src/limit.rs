@@ -73,3 +73,10 @@ pub const OUTCOMES_MAX: usize = 512;
 pub const OUTCOMES_MIN: usize = 5;
 /// Outcomes remembered per shard, beyond the first [`OUTCOMES_MIN`] of each producer and queue.
 pub const OUTCOMES_SHARD_MAX: usize = 1_000_000;
+/// A cursor's delivery state is let go after this many ms without a member or lease.
+pub const IDLE_MS: i64 = 60 * 1_000;
+/// Deadlines that one tick handles; the rest are due at once again.
+pub const TICK_DEADLINES: usize = 10_000;
+/// Bytes by which credit is taken for messages of unknown size: those that a holder from before a
+/// restart renews or gives back.
+pub const UNKNOWN_RECORD_BYTES: u32 = 1_024;

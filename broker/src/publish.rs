@@ -1,5 +1,8 @@
 //! Accepting publishes: which queue, and whether it was stored before.
 
+pub(crate) mod admit;
+pub(crate) mod producers;
+
 use tidegate_model::{
     Offset, ProducerEpoch, ProducerId, QueueId, Seq, Sequence, ShardId, Timestamp,
 };

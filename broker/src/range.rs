@@ -281,3 +281,6 @@ impl FromIterator<Range> for RangeSet {
         set
     }
 }
+
+#[cfg(test)]
+mod tests;

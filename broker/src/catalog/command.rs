@@ -1,8 +1,10 @@
 //! Changes of the catalogue as the log of shard 0 keeps them.
 
 use bytes::Bytes;
+use prost::Message;
 use tidegate_model::{Offset, QueueId, ShardId, TopicRef};
 
+use super::wire::{self, Wrong};
 use crate::reference::{GroupRef, PluginRef, SourceRef, ViewRef};
 use crate::request::{BindingSpec, RetryPolicy};
 
@@ -13,7 +15,7 @@ use crate::request::{BindingSpec, RetryPolicy};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     missing_docs,
-    reason = "fields are those of the requests of the same names"
+    reason = "variants and fields are those of the requests of the same names"
 )]
 pub enum CatalogCommand {
     CreateTopic {
@@ -60,7 +62,7 @@ pub enum CatalogCommand {
     OpenCursor {
         group: GroupRef,
         source: SourceRef,
-        /// Where it begins, per queue of the topic.
+        /// Where it begins, per queue of the topic; a queue left out begins at offset 0.
         starts: Vec<(QueueId, Offset)>,
     },
     /// A group's dead-letter topic needs a queue in a shard. Without effect if it has one.
@@ -80,11 +82,185 @@ pub struct CommandError {
     pub what: String,
 }
 
+/// A command as Protobuf: one field of `kind` is set.
+#[derive(Clone, PartialEq, Message)]
+struct Record {
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    kind: Option<Kind>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum Kind {
+    #[prost(message, tag = "1")]
+    CreateTopic(CreateTopic),
+    #[prost(message, tag = "2")]
+    DeleteTopic(wire::Named),
+    #[prost(message, tag = "3")]
+    CreateGroup(CreateGroup),
+    #[prost(message, tag = "4")]
+    DeleteGroup(wire::Named),
+    #[prost(message, tag = "5")]
+    CreateView(CreateView),
+    #[prost(message, tag = "6")]
+    DeleteView(wire::NamedView),
+    #[prost(message, tag = "7")]
+    DeployPlugin(DeployPlugin),
+    #[prost(message, tag = "8")]
+    RemovePlugin(wire::NamedPlugin),
+    #[prost(message, tag = "9")]
+    Bind(Bind),
+    #[prost(message, tag = "10")]
+    Unbind(Unbind),
+    #[prost(message, tag = "11")]
+    OpenCursor(OpenCursor),
+    #[prost(message, tag = "12")]
+    OpenDeadLetter(OpenDeadLetter),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct CreateTopic {
+    #[prost(message, optional, tag = "1")]
+    topic: Option<wire::Named>,
+    #[prost(uint32, tag = "2")]
+    queues: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct CreateGroup {
+    #[prost(message, optional, tag = "1")]
+    group: Option<wire::Named>,
+    #[prost(message, optional, tag = "2")]
+    policy: Option<wire::Policy>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct CreateView {
+    #[prost(message, optional, tag = "1")]
+    view: Option<wire::NamedView>,
+    #[prost(message, repeated, tag = "2")]
+    bindings: Vec<wire::Spec>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct DeployPlugin {
+    #[prost(message, optional, tag = "1")]
+    plugin: Option<wire::NamedPlugin>,
+    #[prost(bytes = "bytes", tag = "2")]
+    digest: Bytes,
+    #[prost(string, tag = "3")]
+    world: String,
+    #[prost(bytes = "bytes", tag = "4")]
+    component: Bytes,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Bind {
+    #[prost(message, optional, tag = "1")]
+    group: Option<wire::Named>,
+    #[prost(message, optional, tag = "2")]
+    topic: Option<wire::Named>,
+    #[prost(message, optional, tag = "3")]
+    binding: Option<wire::Spec>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Unbind {
+    #[prost(message, optional, tag = "1")]
+    group: Option<wire::Named>,
+    #[prost(message, optional, tag = "2")]
+    topic: Option<wire::Named>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct OpenCursor {
+    #[prost(message, optional, tag = "1")]
+    group: Option<wire::Named>,
+    #[prost(message, optional, tag = "2")]
+    source: Option<wire::NamedSource>,
+    #[prost(message, repeated, tag = "3")]
+    starts: Vec<wire::At>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct OpenDeadLetter {
+    #[prost(message, optional, tag = "1")]
+    group: Option<wire::Named>,
+    #[prost(uint32, tag = "2")]
+    shard: u32,
+}
+
 impl CatalogCommand {
-    /// Its bytes.
+    /// Its bytes, at most the 2 MiB of a component and what names it.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        unimplemented!()
+        let kind = match self {
+            Self::CreateTopic { topic, queues } => Kind::CreateTopic(CreateTopic {
+                topic: wire::topic(topic),
+                queues: *queues,
+            }),
+            Self::DeleteTopic { topic } => {
+                Kind::DeleteTopic(wire::topic(topic).unwrap_or_default())
+            }
+            Self::CreateGroup { group, policy } => Kind::CreateGroup(CreateGroup {
+                group: wire::group(group),
+                policy: wire::policy(policy),
+            }),
+            Self::DeleteGroup { group } => {
+                Kind::DeleteGroup(wire::group(group).unwrap_or_default())
+            }
+            Self::CreateView { view, bindings } => Kind::CreateView(CreateView {
+                view: wire::view(view),
+                bindings: bindings.iter().map(wire::spec).collect(),
+            }),
+            Self::DeleteView { view } => Kind::DeleteView(wire::view(view).unwrap_or_default()),
+            Self::DeployPlugin {
+                plugin,
+                digest,
+                world,
+                component,
+            } => Kind::DeployPlugin(DeployPlugin {
+                plugin: wire::plugin(plugin),
+                digest: Bytes::copy_from_slice(digest),
+                world: world.clone(),
+                component: component.clone(),
+            }),
+            Self::RemovePlugin { plugin } => {
+                Kind::RemovePlugin(wire::plugin(plugin).unwrap_or_default())
+            }
+            Self::Bind {
+                group,
+                topic,
+                binding,
+            } => Kind::Bind(Bind {
+                group: wire::group(group),
+                topic: wire::topic(topic),
+                binding: Some(wire::spec(binding)),
+            }),
+            Self::Unbind { group, topic } => Kind::Unbind(Unbind {
+                group: wire::group(group),
+                topic: wire::topic(topic),
+            }),
+            Self::OpenCursor {
+                group,
+                source,
+                starts,
+            } => Kind::OpenCursor(OpenCursor {
+                group: wire::group(group),
+                source: wire::source(source),
+                starts: starts
+                    .iter()
+                    .map(|(queue, offset)| wire::At {
+                        queue: queue.0,
+                        offset: offset.0,
+                    })
+                    .collect(),
+            }),
+            Self::OpenDeadLetter { group, shard } => Kind::OpenDeadLetter(OpenDeadLetter {
+                group: wire::group(group),
+                shard: shard.0,
+            }),
+        };
+        Record { kind: Some(kind) }.encode_to_vec()
     }
 
     /// Reads what [`CatalogCommand::encode`] wrote.
@@ -92,7 +268,73 @@ impl CatalogCommand {
     /// # Errors
     /// [`CommandError`] for any other bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, CommandError> {
-        let _ = bytes;
-        unimplemented!()
+        let error = |what| CommandError {
+            len: bytes.len(),
+            what,
+        };
+        let record = Record::decode(bytes).map_err(|wrong| error(wrong.to_string()))?;
+        let kind = wire::need(record.kind, "a kind that is known").map_err(error)?;
+        read(kind).map_err(error)
     }
+}
+
+fn read(kind: Kind) -> Result<CatalogCommand, Wrong> {
+    Ok(match kind {
+        Kind::CreateTopic(r) => CatalogCommand::CreateTopic {
+            topic: wire::read_topic(r.topic)?,
+            queues: r.queues,
+        },
+        Kind::DeleteTopic(r) => CatalogCommand::DeleteTopic {
+            topic: wire::read_topic(Some(r))?,
+        },
+        Kind::CreateGroup(r) => CatalogCommand::CreateGroup {
+            group: wire::read_group(r.group)?,
+            policy: wire::read_policy(r.policy)?,
+        },
+        Kind::DeleteGroup(r) => CatalogCommand::DeleteGroup {
+            group: wire::read_group(Some(r))?,
+        },
+        Kind::CreateView(r) => CatalogCommand::CreateView {
+            view: wire::read_view(r.view)?,
+            bindings: r
+                .bindings
+                .into_iter()
+                .map(wire::read_spec)
+                .collect::<Result<_, _>>()?,
+        },
+        Kind::DeleteView(r) => CatalogCommand::DeleteView {
+            view: wire::read_view(Some(r))?,
+        },
+        Kind::DeployPlugin(r) => CatalogCommand::DeployPlugin {
+            plugin: wire::read_plugin(r.plugin)?,
+            digest: wire::digest(&r.digest)?,
+            world: r.world,
+            component: r.component,
+        },
+        Kind::RemovePlugin(r) => CatalogCommand::RemovePlugin {
+            plugin: wire::read_plugin(Some(r))?,
+        },
+        Kind::Bind(r) => CatalogCommand::Bind {
+            group: wire::read_group(r.group)?,
+            topic: wire::read_topic(r.topic)?,
+            binding: wire::read_spec(wire::need(r.binding, "a binding")?)?,
+        },
+        Kind::Unbind(r) => CatalogCommand::Unbind {
+            group: wire::read_group(r.group)?,
+            topic: wire::read_topic(r.topic)?,
+        },
+        Kind::OpenCursor(r) => CatalogCommand::OpenCursor {
+            group: wire::read_group(r.group)?,
+            source: wire::read_source(r.source)?,
+            starts: r
+                .starts
+                .into_iter()
+                .map(|at| (QueueId(at.queue), Offset(at.offset)))
+                .collect(),
+        },
+        Kind::OpenDeadLetter(r) => CatalogCommand::OpenDeadLetter {
+            group: wire::read_group(r.group)?,
+            shard: ShardId(r.shard),
+        },
+    })
 }

@@ -1,0 +1,223 @@
+//! What there is, as replies.
+
+use tidegate_model::{QueueId, TopicRef};
+
+use super::{Core, QueueBounds};
+use crate::catalog::{Binding, Group, Plugin, Topic, View, no_group, no_plugin, no_topic, no_view};
+use crate::id::{CursorId, SourceId};
+use crate::reference::{GroupRef, PluginRef, ViewRef};
+use crate::refusal::Refusal;
+use crate::reply::{
+    CursorInfo, GroupInfo, PluginInfo, QueueInfo, Reply, SubscriptionInfo, TopicInfo, ViewInfo,
+};
+use crate::request::{BindingSpec, Request};
+
+impl Core {
+    /// The answer to a request whose command was applied: what it made, or that it is done.
+    ///
+    /// # Panics
+    /// As [`Core::plan`].
+    #[must_use]
+    pub fn reply_for(&self, request: &Request, bounds: &dyn QueueBounds) -> Reply {
+        let made = match request {
+            Request::CreateTopic(r) => self.topic_reply(&r.topic, bounds),
+            Request::CreateGroup(r) => self.group_reply(&r.group, bounds),
+            Request::CreateView(r) => self.view_reply(&r.view),
+            Request::DeployPlugin(r) => self.plugin_reply(&r.plugin),
+            _ => return Reply::Done,
+        };
+        // Removed again by a command that became durable with it: made it was, all the same.
+        made.unwrap_or(Reply::Done)
+    }
+
+    /// The answer to a request that only asks.
+    pub(super) fn describe(
+        &self,
+        request: &Request,
+        bounds: &dyn QueueBounds,
+    ) -> Result<Reply, Refusal> {
+        let catalog = &self.catalog;
+        Ok(match request {
+            Request::DescribeTopic(r) => self.topic_reply(&r.topic, bounds)?,
+            Request::DescribeGroup(r) => self.group_reply(&r.group, bounds)?,
+            Request::DescribeView(r) => self.view_reply(&r.view)?,
+            Request::DescribePlugin(r) => self.plugin_reply(&r.plugin)?,
+            Request::ListTopics(r) => Reply::Topics(
+                catalog
+                    .topic_names
+                    .iter()
+                    .filter(|(name, _)| name.namespace == r.namespace)
+                    .map(|(_, id)| self.topic_info(&catalog.topics[id], bounds))
+                    .collect(),
+            ),
+            Request::ListGroups(r) => Reply::Groups(
+                catalog
+                    .group_names
+                    .iter()
+                    .filter(|(name, _)| name.namespace == r.namespace)
+                    .map(|(_, id)| self.group_info(&catalog.groups[id], bounds))
+                    .collect(),
+            ),
+            Request::ListViews(r) => Reply::Views(
+                catalog
+                    .view_names
+                    .iter()
+                    .filter(|(name, _)| name.topic.namespace == r.namespace)
+                    .map(|(_, id)| view_info(&catalog.views[id]))
+                    .collect(),
+            ),
+            Request::ListPlugins(r) => Reply::Plugins(
+                catalog
+                    .plugins
+                    .values()
+                    .filter(|plugin| plugin.name.namespace == r.namespace)
+                    .map(|plugin| self.plugin_info(plugin))
+                    .collect(),
+            ),
+            _ => unreachable!("the owner sends requests that have a method of their own there"),
+        })
+    }
+
+    fn topic_reply(&self, name: &TopicRef, bounds: &dyn QueueBounds) -> Result<Reply, Refusal> {
+        let topic = self.catalog.topic(name).ok_or_else(|| no_topic(name))?;
+        Ok(Reply::Topic(self.topic_info(topic, bounds)))
+    }
+
+    fn group_reply(&self, name: &GroupRef, bounds: &dyn QueueBounds) -> Result<Reply, Refusal> {
+        let group = self.catalog.group(name).ok_or_else(|| no_group(name))?;
+        Ok(Reply::Group(self.group_info(group, bounds)))
+    }
+
+    fn view_reply(&self, name: &ViewRef) -> Result<Reply, Refusal> {
+        let view =
+            self.catalog
+                .view(name)
+                .ok_or_else(|| match self.catalog.topic(&name.topic) {
+                    Some(_) => no_view(name),
+                    None => no_topic(&name.topic),
+                })?;
+        Ok(Reply::View(view_info(view)))
+    }
+
+    fn plugin_reply(&self, name: &PluginRef) -> Result<Reply, Refusal> {
+        let plugin = self.catalog.plugin(name).ok_or_else(|| no_plugin(name))?;
+        Ok(Reply::Plugin(self.plugin_info(plugin)))
+    }
+
+    fn topic_info(&self, topic: &Topic, bounds: &dyn QueueBounds) -> TopicInfo {
+        TopicInfo {
+            topic: topic.name.clone(),
+            layout_version: topic.layout_version,
+            created: topic.created,
+            queues: self.queue_infos(topic, bounds),
+        }
+    }
+
+    pub(super) fn queue_infos(&self, topic: &Topic, bounds: &dyn QueueBounds) -> Vec<QueueInfo> {
+        topic
+            .queues
+            .iter()
+            .map(|&queue| {
+                let (start, next) = bounds.bounds(queue);
+                QueueInfo {
+                    queue,
+                    shard: self.catalog.shard_of(queue),
+                    start,
+                    next,
+                }
+            })
+            .collect()
+    }
+
+    fn group_info(&self, group: &Group, bounds: &dyn QueueBounds) -> GroupInfo {
+        let consumed = group
+            .cursors
+            .iter()
+            .filter_map(|(source, cursor)| self.subscription_info(group, *source, *cursor, bounds));
+        let bound = group
+            .bindings
+            .iter()
+            .filter(|(topic, _)| !group.cursors.contains_key(&SourceId::Topic(**topic)))
+            .filter_map(|(topic, bindings)| {
+                Some(SubscriptionInfo {
+                    source: self.catalog.source_name(SourceId::Topic(*topic))?,
+                    binding: bindings.first().map(spec),
+                    members: 0,
+                    queues: Vec::new(),
+                })
+            });
+        GroupInfo {
+            group: group.name.clone(),
+            policy: group.policy.clone(),
+            subscriptions: consumed.chain(bound).collect(),
+        }
+    }
+
+    fn subscription_info(
+        &self,
+        group: &Group,
+        source: SourceId,
+        cursor: CursorId,
+        bounds: &dyn QueueBounds,
+    ) -> Option<SubscriptionInfo> {
+        let binding = match source {
+            SourceId::Topic(topic) => group.bindings.get(&topic).and_then(|all| all.first()),
+            SourceId::View(_) => None,
+        };
+        Some(SubscriptionInfo {
+            source: self.catalog.source_name(source)?,
+            binding: binding.map(spec),
+            members: self.delivery.members_of(cursor),
+            queues: self
+                .catalog
+                .queues_of(source)
+                .into_iter()
+                .map(|queue| self.cursor_info(cursor, queue, bounds))
+                .collect(),
+        })
+    }
+
+    fn cursor_info(
+        &self,
+        cursor: CursorId,
+        queue: QueueId,
+        bounds: &dyn QueueBounds,
+    ) -> CursorInfo {
+        let state = self.shard_of(queue).cursor(queue, cursor);
+        let live = self.delivery.lane_info(cursor, queue, &self.shards);
+        CursorInfo {
+            queue,
+            cursor: live.cursor.unwrap_or_else(|| self.position(cursor, queue)),
+            next: bounds.bounds(queue).1,
+            leased: live.leased,
+            parked: state.map_or(0, |state| state.parked_count()),
+        }
+    }
+
+    fn plugin_info(&self, plugin: &Plugin) -> PluginInfo {
+        PluginInfo {
+            plugin: plugin.name.clone(),
+            digest: plugin.digest,
+            world: plugin.world.clone(),
+            size: plugin.size,
+            deployed: plugin.deployed,
+            bound_to: self.catalog.bound_to(&plugin.name),
+        }
+    }
+}
+
+fn view_info(view: &View) -> ViewInfo {
+    ViewInfo {
+        view: view.name.clone(),
+        bindings: view.bindings.iter().map(spec).collect(),
+        created: view.created,
+    }
+}
+
+fn spec(binding: &Binding) -> BindingSpec {
+    BindingSpec {
+        plugin: binding.plugin.clone(),
+        config: binding.config.clone(),
+        on_error: binding.on_error,
+    }
+}

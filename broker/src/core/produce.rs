@@ -1,0 +1,77 @@
+//! Publishing.
+
+use tidegate_model::{ProducerEpoch, ProducerId, QueueId, Sequence, code};
+
+use super::{Core, QueueBounds};
+use crate::catalog::no_topic;
+use crate::publish::Admission;
+use crate::publish::admit::fenced;
+use crate::refusal::Refusal;
+use crate::reply::ProducerInfo;
+use crate::request::{OpenProducer, Publish};
+
+impl Core {
+    /// Opens a producer: `fresh` is an id never given before, used if none is resumed.
+    ///
+    /// A producer that resumes keeps its id and epoch, so that it can repeat what wasn't answered.
+    ///
+    /// # Errors
+    /// `TOPIC_NOT_FOUND`, `DEAD_LETTER_READ_ONLY`, `INVALID_ARGUMENT` for a resumed id of zero,
+    /// `PRODUCER_FENCED` for a resumed epoch below the one known.
+    pub fn open_producer(
+        &self,
+        request: &OpenProducer,
+        fresh: ProducerId,
+        bounds: &dyn QueueBounds,
+    ) -> Result<ProducerInfo, Refusal> {
+        let name = &request.topic;
+        let topic = self.catalog.topic(name).ok_or_else(|| no_topic(name))?;
+        if name.topic.is_system() {
+            return Err(Refusal::new(
+                code::DEAD_LETTER_READ_ONLY,
+                format!("topic {name} is written by the broker alone"),
+            ));
+        }
+        let (producer, epoch) = request.resume.unwrap_or((fresh, ProducerEpoch(0)));
+        if producer == ProducerId(0) {
+            return Err(Refusal::new(
+                code::INVALID_ARGUMENT,
+                format!("producer 0 of topic {name} can't be resumed: 0 is no producer"),
+            ));
+        }
+        if request.resume.is_some() {
+            for &queue in &topic.queues {
+                if let Some(known) = self.shard_of(queue).producers.get(queue, producer)
+                    && known.epoch > epoch
+                {
+                    return Err(fenced(producer, epoch, known.epoch));
+                }
+            }
+        }
+        Ok(ProducerInfo {
+            producer,
+            epoch,
+            layout_version: topic.layout_version,
+            queues: self.queue_infos(topic, bounds),
+        })
+    }
+
+    /// What to do with a publish. The section is the owner's to check, before this.
+    pub fn admit(&mut self, request: &Publish) -> Admission {
+        self.admissions
+            .admit(request, &self.catalog, &self.shards, self.settings.level)
+    }
+
+    /// Takes back an admission that was not appended, and with it all later ones of the same
+    /// producer and queue, which could only leave a gap: call it before the next [`Core::admit`],
+    /// or for all of them.
+    pub fn append_failed(
+        &mut self,
+        queue: QueueId,
+        producer: ProducerId,
+        epoch: ProducerEpoch,
+        sequence: Sequence,
+    ) {
+        self.admissions.failed(queue, producer, epoch, sequence);
+    }
+}
