@@ -10,8 +10,6 @@ use crate::plugin::Plugin;
 
 #[expect(
     missing_docs,
-    unsafe_code,
-    unused_qualifications,
     reason = "wit-bindgen writes this; the interface's text is its documentation"
 )]
 mod bindings {

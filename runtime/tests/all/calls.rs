@@ -25,7 +25,7 @@ fn an_upload_says_what_it_is() {
 fn any_number_of_records_is_split_over_calls() {
     let shared = shared();
     let mut filter = shared.bind(&Guest::keep_tagged()).unwrap();
-    let keep = |n: usize| n % 3 == 0 || n % 7 == 2;
+    let keep = |n: usize| n.is_multiple_of(3) || n % 7 == 2;
     let counts = [1, 300, 8, 700, 255, 257];
     let stored: Vec<_> = counts
         .iter()
@@ -91,7 +91,7 @@ fn after_a_failed_call_the_rest_is_judged() {
          (memory.fill{rest}"
     ));
     let mut filter = shared.bind(&guest).unwrap();
-    let keep = |n: usize| n % 5 == 0;
+    let keep = |n: usize| n.is_multiple_of(5);
     let stored = Batch::pattern(600, 10, keep);
     let batches = [stored.guest()];
     let mut verdicts = Verdicts::new(&batches);

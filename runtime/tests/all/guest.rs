@@ -6,19 +6,19 @@
 /// at 256, arguments from 4096 on.
 #[derive(Clone)]
 pub(crate) struct Guest {
-    pub(crate) memory: String,
+    memory: String,
     /// Further fields of the module: globals, functions, data.
-    pub(crate) fields: String,
-    pub(crate) realloc: String,
-    pub(crate) describe: String,
-    pub(crate) configure: String,
-    pub(crate) check: String,
+    fields: String,
+    realloc: String,
+    describe: String,
+    configure: String,
+    check: String,
     /// Options of the lifted `check`, as in `(post-return ...)`.
-    pub(crate) check_options: String,
+    check_options: String,
     /// Further definitions of the component.
-    pub(crate) component: String,
-    pub(crate) manifest: [u8; 10],
-    pub(crate) interface: String,
+    component: String,
+    manifest: [u8; 10],
+    interface: String,
 }
 
 impl Default for Guest {
@@ -132,10 +132,34 @@ impl Guest {
         self
     }
 
-    /// Declares that it reads no bodies.
-    pub(crate) fn heads_only(mut self) -> Self {
-        self.manifest[8] = 0;
+    /// Adds definitions to the component.
+    pub(crate) fn component(mut self, definitions: &str) -> Self {
+        self.component = definitions.into();
         self
+    }
+
+    /// Exports the same functions under another interface's name.
+    pub(crate) fn interface(mut self, name: &str) -> Self {
+        self.interface = name.into();
+        self
+    }
+
+    /// Changes one byte of the manifest.
+    pub(crate) fn manifest(mut self, at: usize, byte: u8) -> Self {
+        self.manifest[at] = byte;
+        self
+    }
+
+    /// Gives `check` a post-return function.
+    pub(crate) fn post_return(mut self, body: &str) -> Self {
+        self.fields += &format!(r#"(func (export "free") (param i32) {body})"#);
+        self.check_options = r#"(post-return (core func $i "free"))"#.into();
+        self
+    }
+
+    /// Declares that it reads no bodies.
+    pub(crate) fn heads_only(self) -> Self {
+        self.manifest(8, 0)
     }
 
     /// The core module in text.

@@ -64,9 +64,7 @@ fn time() {
         .check("(return_call $again (local.get $ptr) (local.get $len))");
     fails(&shared, &tail_calls, TIGHT, code::PLUGIN_OUT_OF_FUEL);
 
-    let mut in_post_return =
-        Guest::default().fields(r#"(func (export "free") (param i32) (loop (br 0)))"#);
-    in_post_return.check_options = r#"(post-return (core func $i "free"))"#.into();
+    let in_post_return = Guest::default().post_return("(loop (br 0))");
     fails(&shared, &in_post_return, TIGHT, code::PLUGIN_OUT_OF_FUEL);
 
     // The configuration is empty, so that only a call's buffer is allocated.
@@ -134,9 +132,7 @@ fn traps() {
     let in_realloc =
         Guest::default().realloc("(if (local.get $new_len) (then unreachable)) (i32.const 4096)");
     fails(&shared, &in_realloc, TIGHT, code::PLUGIN_TRAP);
-    let mut in_post_return =
-        Guest::default().fields(r#"(func (export "free") (param i32) unreachable)"#);
-    in_post_return.check_options = r#"(post-return (core func $i "free"))"#.into();
+    let in_post_return = Guest::default().post_return("unreachable");
     fails(&shared, &in_post_return, TIGHT, code::PLUGIN_TRAP);
 }
 
@@ -223,10 +219,8 @@ fn a_realloc_that_lies() {
 #[test]
 fn a_verdict_that_post_return_overwrites_was_read_before() {
     let shared = shared();
-    let mut guest = Guest::keep_tagged().fields(
-        r#"(func (export "free") (param i32) (memory.fill (i32.const 256) (i32.const 0xff) (i32.const 64)))"#,
-    );
-    guest.check_options = r#"(post-return (core func $i "free"))"#.into();
+    let guest = Guest::keep_tagged()
+        .post_return("(memory.fill (i32.const 256) (i32.const 0xff) (i32.const 64))");
     let mut filter = shared.bind(&guest).unwrap();
     let stored = Batch::tagged(&["keep", "drop", "keep"]);
     assert_eq!(

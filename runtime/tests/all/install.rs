@@ -88,18 +88,16 @@ fn any_cut_is_refused() {
 
 #[test]
 fn another_world_or_version() {
-    let mut guest = Guest::default();
-    guest.interface = "tidegate:plugin/filter@0.2.0".into();
     refused(
-        &guest.bytes(),
+        &Guest::default()
+            .interface("tidegate:plugin/filter@0.2.0")
+            .bytes(),
         expect![
             "TG0302 the component targets another world than tidegate:plugin/filter@0.1.0: it exports tidegate:plugin/filter@0.2.0"
         ],
     );
-    let mut layout = Guest::default();
-    layout.manifest[0] = 2;
     refused(
-        &layout.bytes(),
+        &Guest::default().manifest(0, 2).bytes(),
         expect![
             "TG0302 the component targets another world than tidegate:plugin/filter-plugin@0.1.0: it reads batches of layout 2, this server writes layout 1"
         ],
@@ -133,10 +131,9 @@ fn missing_exports() {
 
 #[test]
 fn imports() {
-    let mut guest = Guest::default();
-    guest.component = r#"(import "wasi:clocks/monotonic-clock@0.2.0" (instance (export "now" (func (result u64)))))"#.into();
+    let clock = r#"(import "wasi:clocks/monotonic-clock@0.2.0" (instance (export "now" (func (result u64)))))"#;
     refused(
-        &guest.bytes(),
+        &Guest::default().component(clock).bytes(),
         expect![[r#"
             TG0304 the component imports "wasi:clocks/monotonic-clock@0.2.0"; a filter is given no imports"#]],
     );
@@ -148,11 +145,7 @@ fn too_large_in_one_way_or_another() {
         &vec![0; limits::COMPONENT_BYTES_MAX + 1],
         expect!["TG0305 the component has 2097153 bytes; at most 2097152"],
     );
-    let shape = |component: &str| {
-        let mut guest = Guest::default();
-        guest.component = component.into();
-        guest.bytes()
-    };
+    let shape = |component: &str| Guest::default().component(component).bytes();
     refused(
         &shape(&format!(
             "(core module (func){})",
@@ -199,8 +192,7 @@ fn what_the_compiler_refuses() {
 
 #[test]
 fn more_than_a_pool_slot_holds() {
-    let mut instances = Guest::default();
-    instances.component = "(core instance (instantiate $m))".repeat(6);
+    let instances = Guest::default().component(&"(core instance (instantiate $m))".repeat(6));
     let tables = Guest::default().fields("(table 20000000 funcref)");
     for component in [instances, tables] {
         let error = refusal(&component.bytes());
@@ -210,8 +202,7 @@ fn more_than_a_pool_slot_holds() {
 
 #[test]
 fn state_between_calls_is_not_served() {
-    let mut stateful = Guest::default();
-    stateful.manifest[9] = 1;
+    let stateful = Guest::default().manifest(9, 1);
     let error = refusal(&stateful.bytes());
     assert_eq!(error.code(), code::UNSUPPORTED);
 }
@@ -276,9 +267,7 @@ fn bomb(levels: usize) -> Vec<u8> {
         );
     }
     text += &format!("(instance (instantiate $c{levels}))");
-    let mut guest = Guest::default();
-    guest.component = text;
-    guest.bytes()
+    Guest::default().component(&text).bytes()
 }
 
 #[test]
