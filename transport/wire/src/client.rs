@@ -227,7 +227,10 @@ impl ClientSession {
                 Ok(Some(frame)) => self.on_frame(stream, &frame),
                 Ok(None) => {
                     match self.link.take_end(stream) {
-                        Ok(true) => self.on_end(stream),
+                        Ok(true) => {
+                            self.on_end(stream);
+                            self.link.retire(stream);
+                        }
                         Ok(false) => {}
                         Err(error) => self.broken(stream, &error),
                     }

@@ -215,7 +215,8 @@ impl<R> Link<R> {
         }
     }
 
-    /// Whether all frames were read and the peer sends nothing more; true once.
+    /// Whether all frames were read and the peer sends nothing more; true once. The caller
+    /// [retires](Self::retire) the stream when it has dealt with it.
     ///
     /// # Errors
     /// [`WireError::Truncated`] if it ended within a frame.
@@ -229,7 +230,6 @@ impl<R> Link<R> {
         channel.receiving = false;
         channel.watch = None;
         let missing = channel.decoder.missing_len();
-        self.retire(stream);
         if missing > 0 {
             return Err(WireError::Truncated { missing });
         }
@@ -411,7 +411,7 @@ impl<R> Link<R> {
     }
 
     /// Forgets a stream that is over both ways.
-    fn retire(&mut self, stream: StreamId) {
+    pub(crate) fn retire(&mut self, stream: StreamId) {
         if let Some(channel) = self.streams.get(&stream)
             && !channel.receiving
             && channel.sending == Sending::Done

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use tidegate_model::limits::SECTION_BYTES_MAX;
+
 use super::{ClientSession, Delivery, Role};
 use crate::delivery::DeliveryHeader;
 use crate::event::{ClientEvent, Origin};
@@ -10,6 +12,10 @@ use crate::limits::ALIASES_MAX;
 use crate::proto;
 use crate::refusal::WireError;
 use crate::stream::StreamId;
+
+/// Bytes by which the last batch may go beyond a subscription's credit, exclusive.
+#[expect(clippy::cast_possible_wrap, reason = "a few MiB")]
+const OVERDRAFT_BYTES_MAX: i64 = SECTION_BYTES_MAX as i64;
 
 /// A consume stream: what its aliases stand for.
 #[derive(Debug, Default)]
@@ -118,12 +124,19 @@ impl Consumption {
         if count > ledger.messages {
             return Err(exceeded("messages beyond credit", count, ledger.messages));
         }
-        if ledger.bytes <= 0 {
-            return Err(exceeded("bytes beyond credit", len as u64, 0));
-        }
         let before = ledger.bytes_left();
+        let left = ledger.bytes - i64::try_from(len).expect("a frame is below 2^63 bytes");
+        // One batch may go beyond, and streams may bring it ahead of those that were sent before it.
+        if left <= -OVERDRAFT_BYTES_MAX {
+            let found = left.unsigned_abs();
+            return Err(exceeded(
+                "bytes beyond credit",
+                found,
+                OVERDRAFT_BYTES_MAX.unsigned_abs(),
+            ));
+        }
         ledger.messages -= count;
-        ledger.bytes -= i64::try_from(len).expect("a frame is below 2^63 bytes");
+        ledger.bytes = left;
         self.messages -= count;
         self.bytes = self.bytes - before + ledger.bytes_left();
         Ok(true)
