@@ -1,6 +1,7 @@
 //! `tidegate help`: commands, and error codes.
 
-use clap::CommandFactory;
+use clap::Parser;
+use clap::error::ErrorKind;
 use serde_json::json;
 use tidegate_model::Code;
 use tidegate_model::code::{Entry, Remedy, TABLE};
@@ -21,26 +22,31 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(app: &mut App, args: &Args) -> Result<()> {
-    let mut command = Cli::command();
-    command.build();
-    let words: Vec<&str> = args.words.iter().map(String::as_str).collect();
-    match *words.as_slice() {
-        [ALL] => {
+    match args.words.as_slice() {
+        [word] if word == ALL => {
             let items: Vec<Item> = TABLE.iter().map(item).collect();
             app.out.list("codes", COLUMNS, &items)
         }
         [word] if looks_like_code(word) => explain(app, word),
-        _ => {
-            let mut found = &mut command;
-            for word in words {
-                found = found.find_subcommand_mut(word).ok_or_else(|| {
-                    Failure::usage(format!("{word:?} is neither a command nor an error code"))
-                        .hint("tidegate help, or tidegate help codes")
-                })?;
-            }
-            let text = found.render_long_help().ansi().to_string();
-            app.out.line(text.trim_end())
+        words => of_command(app, words),
+    }
+}
+
+/// The same as `COMMAND --help`.
+fn of_command(app: &mut App, words: &[String]) -> Result<()> {
+    let line = ["tidegate"]
+        .into_iter()
+        .chain(words.iter().map(String::as_str))
+        .chain(["--help"]);
+    match Cli::try_parse_from(line) {
+        Err(help) if help.kind() == ErrorKind::DisplayHelp => {
+            app.out.line(help.render().ansi().to_string().trim_end())
         }
+        _ => Err(Failure::usage(format!(
+            "{:?} is neither a command nor an error code",
+            words.join(" ")
+        ))
+        .hint("tidegate help, or tidegate help codes")),
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tidegate_model::code;
 use tidegate_wit::ComponentizeError;
+use wit_component::DecodedWasm;
 
 use super::stem;
 use crate::app::App;
@@ -18,6 +19,7 @@ use crate::failure::{Failure, Result};
 use crate::units;
 
 const TARGET: &str = "wasm32-unknown-unknown";
+const WASM_MAGIC: &[u8] = b"\0asm";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -38,7 +40,7 @@ pub(super) fn run(app: &mut App, args: &Args) -> Result<()> {
         None => compile(&args.folder)?,
     };
     let bytes = fs::read(&module).map_err(|error| Failure::file("read", &module, &error))?;
-    let component = tidegate_wit::componentize(&bytes).map_err(|error| refused(&module, &error))?;
+    let component = component(&module, &bytes)?;
     let to = args.to.clone().unwrap_or_else(|| beside(&module));
     if same_file(&module, &to) {
         return Err(Failure::usage(format!(
@@ -70,6 +72,40 @@ pub(super) fn run(app: &mut App, args: &Args) -> Result<()> {
         "world": tidegate_wit::FILTER_WORLD,
     });
     app.out.one(&name, &fields, &value)
+}
+
+/// The module as a component; one that no server would take is refused here already.
+fn component(module: &Path, bytes: &[u8]) -> Result<Vec<u8>> {
+    if !bytes.starts_with(WASM_MAGIC) {
+        return Err(Failure::new(
+            code::PLUGIN_NOT_COMPONENT,
+            format!("{} is no WebAssembly module", module.display()),
+        )
+        .hint(format!(
+            "build it with: cargo build --release --target {TARGET}"
+        )));
+    }
+    let component = tidegate_wit::componentize(bytes).map_err(|error| refused(module, &error))?;
+    if exports_filter(&component) {
+        return Ok(component);
+    }
+    Err(Failure::new(
+        code::PLUGIN_MISSING_EXPORT,
+        format!(
+            "{} doesn't export {}",
+            module.display(),
+            tidegate_wit::FILTER_INTERFACE
+        ),
+    )
+    .hint("write the filter with the plugin SDK: its macro writes the exports"))
+}
+
+fn exports_filter(component: &[u8]) -> bool {
+    let Ok(DecodedWasm::Component(resolve, world)) = wit_component::decode(component) else {
+        return false;
+    };
+    let mut exports = resolve.worlds[world].exports.keys();
+    exports.any(|key| resolve.name_world_key(key) == tidegate_wit::FILTER_INTERFACE)
 }
 
 fn refused(module: &Path, error: &ComponentizeError) -> Failure {
