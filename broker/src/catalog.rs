@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidegate_model::{GroupId, Offset, QueueId, ShardId, Timestamp, TopicId, TopicRef, ViewId};
+use tidegate_model::{
+    GroupId, Name, Offset, QueueId, ShardId, Timestamp, TopicId, TopicRef, ViewId,
+};
 
 use crate::id::{BindingId, CursorId, SourceId};
 use crate::reference::{GroupRef, PluginRef, SourceRef, ViewRef};
@@ -125,6 +127,18 @@ pub struct Catalog {
     pub(crate) view_names: BTreeMap<ViewRef, ViewId>,
     pub(crate) plugins: BTreeMap<PluginRef, Plugin>,
     pub(crate) cursors: BTreeMap<CursorId, Cursor>,
+    pub(crate) clients: BTreeMap<[u8; 32], Client>,
+}
+
+/// A client that is let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Its Ed25519 public key.
+    pub public_key: [u8; 32],
+    /// How it is known.
+    pub name: Name,
+    /// When it was let in.
+    pub registered: Timestamp,
 }
 
 /// The last id given of each kind.
@@ -154,7 +168,25 @@ impl Catalog {
             view_names: BTreeMap::new(),
             plugins: BTreeMap::new(),
             cursors: BTreeMap::new(),
+            clients: BTreeMap::new(),
         }
+    }
+
+    /// Every client that is let in, by key.
+    pub fn clients(&self) -> impl Iterator<Item = &Client> {
+        self.clients.values()
+    }
+
+    /// Every binding of every view and subscription.
+    pub fn live_bindings(&self) -> impl Iterator<Item = &Binding> {
+        let views = self.views.values().map(|view| &view.bindings);
+        let subscriptions = self
+            .groups
+            .values()
+            .flat_map(|group| group.bindings.values());
+        views
+            .chain(subscriptions)
+            .flat_map(|bindings| bindings.iter())
     }
 
     /// The shard that holds a queue, by its id alone: shard 0 is the catalogue's where there are others.

@@ -133,6 +133,11 @@ impl Core {
         }
     }
 
+    /// Opening the log has told its epoch, after replay and before anything is served.
+    pub fn begin_epoch(&mut self, log_epoch: u32) {
+        self.delivery.begin_epoch(log_epoch);
+    }
+
     /// What exists.
     #[must_use]
     pub fn catalog(&self) -> &Catalog {

@@ -113,6 +113,11 @@ pub(crate) struct LaneInfo {
 }
 
 impl Delivery {
+    /// Leases of a new life of the log: their ids are above all given before.
+    pub(crate) fn begin_epoch(&mut self, log_epoch: u32) {
+        self.desk.next_lease = (u64::from(log_epoch) << 40) + 1;
+    }
+
     pub(crate) fn new(log_epoch: u32) -> Self {
         Self {
             active: BTreeMap::new(),

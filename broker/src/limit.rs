@@ -21,6 +21,8 @@ pub const BINDING_CONFIG_BYTES_MAX: usize = 64 * 1024;
 pub const COMPONENT_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Bytes of a plugin's world name.
 pub const WORLD_BYTES_MAX: usize = 255;
+/// Client keys that are let in.
+pub const CLIENTS_MAX: usize = 100_000;
 /// Steps of a retry policy's backoff.
 pub const BACKOFF_STEPS_MAX: usize = 32;
 /// Highest `max_attempts` of a retry policy.

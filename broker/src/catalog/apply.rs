@@ -1,6 +1,7 @@
 //! Checking and applying commands. The same check serves planning and applying, so that a command
 //! overtaken by another is refused in the words in which it would have been refused at once.
 
+mod clients;
 mod cursors;
 mod groups;
 mod plugins;
@@ -62,6 +63,9 @@ impl Catalog {
             CatalogCommand::OpenDeadLetter { group, shard } => {
                 self.check_open_dead_letter(group, *shard)
             }
+            CatalogCommand::RegisterClient { public_key, .. } => {
+                self.check_register_client(public_key)
+            }
         }
     }
 
@@ -119,6 +123,10 @@ impl Catalog {
                 grown: self.open_dead_letter(now, group, *shard),
                 ..Fallout::default()
             },
+            CatalogCommand::RegisterClient { public_key, name } => {
+                self.register_client(now, *public_key, name);
+                Fallout::default()
+            }
         })
     }
 

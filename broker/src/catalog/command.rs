@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message;
-use tidegate_model::{Offset, QueueId, ShardId, TopicRef};
+use tidegate_model::{Name, Offset, QueueId, ShardId, TopicRef};
 
 use super::wire::{self, Wrong};
 use crate::reference::{GroupRef, PluginRef, SourceRef, ViewRef};
@@ -70,6 +70,11 @@ pub enum CatalogCommand {
         group: GroupRef,
         shard: ShardId,
     },
+    /// A client's public key is let in under a name, in place of what it was known as before.
+    RegisterClient {
+        public_key: [u8; 32],
+        name: Name,
+    },
 }
 
 /// The bytes are no catalogue command.
@@ -115,6 +120,8 @@ enum Kind {
     OpenCursor(OpenCursor),
     #[prost(message, tag = "12")]
     OpenDeadLetter(OpenDeadLetter),
+    #[prost(message, tag = "13")]
+    RegisterClient(RegisterClient),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -189,6 +196,14 @@ struct OpenDeadLetter {
     shard: u32,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct RegisterClient {
+    #[prost(bytes = "bytes", tag = "1")]
+    public_key: Bytes,
+    #[prost(string, tag = "2")]
+    name: String,
+}
+
 impl CatalogCommand {
     /// Its bytes, at most the 2 MiB of a component and what names it.
     #[must_use]
@@ -258,6 +273,10 @@ impl CatalogCommand {
             Self::OpenDeadLetter { group, shard } => Kind::OpenDeadLetter(OpenDeadLetter {
                 group: wire::group(group),
                 shard: shard.0,
+            }),
+            Self::RegisterClient { public_key, name } => Kind::RegisterClient(RegisterClient {
+                public_key: Bytes::copy_from_slice(public_key),
+                name: name.to_string(),
             }),
         };
         Record { kind: Some(kind) }.encode_to_vec()
@@ -335,6 +354,10 @@ fn read(kind: Kind) -> Result<CatalogCommand, Wrong> {
         Kind::OpenDeadLetter(r) => CatalogCommand::OpenDeadLetter {
             group: wire::read_group(r.group)?,
             shard: ShardId(r.shard),
+        },
+        Kind::RegisterClient(r) => CatalogCommand::RegisterClient {
+            public_key: wire::public_key(&r.public_key)?,
+            name: wire::read_name(&r.name)?,
         },
     })
 }

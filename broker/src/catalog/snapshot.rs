@@ -8,7 +8,7 @@ use prost::Message;
 use tidegate_model::{GroupId, Offset, QueueId, Timestamp, TopicId, ViewId};
 
 use super::wire::{self, Wrong, need};
-use super::{Binding, Catalog, Cursor, Group, LastIds, Plugin, Topic, View};
+use super::{Binding, Catalog, Client, Cursor, Group, LastIds, Plugin, Topic, View};
 use crate::id::{BindingId, CursorId, SourceId};
 
 const VERSION: u32 = 1;
@@ -41,6 +41,18 @@ struct Snapshot {
     plugins: Vec<PluginRow>,
     #[prost(message, repeated, tag = "13")]
     cursors: Vec<CursorRow>,
+    #[prost(message, repeated, tag = "14")]
+    clients: Vec<ClientRow>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ClientRow {
+    #[prost(bytes = "bytes", tag = "1")]
+    public_key: Bytes,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(sint64, tag = "3")]
+    registered: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -151,6 +163,7 @@ impl Catalog {
             views: self.views.values().map(view_row).collect(),
             plugins: self.plugins.values().map(plugin_row).collect(),
             cursors: self.cursors.values().map(cursor_row).collect(),
+            clients: self.clients.values().map(client_row).collect(),
         }
         .encode_to_vec()
     }
@@ -190,6 +203,17 @@ impl Catalog {
         }
         for row in snapshot.cursors {
             catalog.restore_cursor(row)?;
+        }
+        for row in snapshot.clients {
+            let public_key = wire::public_key(&row.public_key)?;
+            let name = wire::read_name(&row.name)?;
+            let registered = Timestamp(row.registered);
+            let client = Client {
+                public_key,
+                name,
+                registered,
+            };
+            catalog.clients.insert(public_key, client);
         }
         Ok(catalog)
     }
@@ -378,6 +402,14 @@ fn cursor_row(cursor: &Cursor) -> CursorRow {
                 offset: offset.0,
             })
             .collect(),
+    }
+}
+
+fn client_row(client: &Client) -> ClientRow {
+    ClientRow {
+        public_key: Bytes::copy_from_slice(&client.public_key),
+        name: client.name.to_string(),
+        registered: client.registered.0,
     }
 }
 

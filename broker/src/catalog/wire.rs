@@ -88,6 +88,18 @@ pub(super) fn digest(bytes: &[u8]) -> Result<[u8; 32], Wrong> {
         .map_err(|_| format!("a digest has {} bytes", bytes.len()))
 }
 
+/// A client's public key.
+pub(super) fn public_key(bytes: &[u8]) -> Result<[u8; 32], Wrong> {
+    bytes
+        .try_into()
+        .map_err(|_| format!("a public key has {} bytes", bytes.len()))
+}
+
+/// A name that stands by itself.
+pub(super) fn read_name(text: &str) -> Result<Name, Wrong> {
+    name(text)
+}
+
 fn name(text: &str) -> Result<Name, Wrong> {
     Name::reference(text).map_err(|error| error.to_string())
 }

@@ -1,0 +1,315 @@
+//! Topics, groups, views and plugins: what is made, what is refused, what a restart keeps.
+
+use tidegate_broker::reply::Reply;
+use tidegate_broker::request::{
+    Bind, CreateView, List, OneGroup, OnePlugin, OneTopic, OneView, Request, RetryPolicy, Unbind,
+};
+use tidegate_broker::{CatalogCommand, SourceId, ViewRef};
+use tidegate_model::{Code, Name, code};
+
+use crate::node::{
+    Node, binding, create_group, create_topic, deploy, group, name, plugin, policy, topic,
+};
+
+fn view(on: &str, text: &str) -> ViewRef {
+    ViewRef {
+        topic: topic(on),
+        view: name(text),
+    }
+}
+
+fn create_view(on: &str, text: &str, plugins: &[&str]) -> Request {
+    Request::CreateView(CreateView {
+        view: view(on, text),
+        bindings: plugins.iter().map(|text| binding(text)).collect(),
+    })
+}
+
+fn bind(by: &str, on: &str, with: &str) -> Request {
+    Request::Bind(Bind {
+        group: group(by),
+        topic: topic(on),
+        binding: binding(with),
+    })
+}
+
+fn full() -> Node {
+    let mut node = Node::with(4, RetryPolicy::default());
+    node.admin(deploy("late", 10)).unwrap();
+    node.admin(create_view("t", "late", &["late"])).unwrap();
+    node.admin(bind("g", "t", "late")).unwrap();
+    node.open("g", "t", 3);
+    node.open("g", "t@late", 4);
+    node
+}
+
+#[test]
+fn refusals_name_the_object_and_say_what_to_do() {
+    let mut node = full();
+    let one_topic = |text| OneTopic { topic: topic(text) };
+    let cases: Vec<(Request, Code, &str)> = vec![
+        (create_topic("t", 4), code::TOPIC_EXISTS, "topic t"),
+        (create_topic("%DLQ%g", 4), code::INVALID_NAME, "%DLQ%g"),
+        (create_topic("u", 0), code::INVALID_ARGUMENT, "0 were asked"),
+        (
+            create_topic("u", 1_025),
+            code::INVALID_ARGUMENT,
+            "1 to 1024",
+        ),
+        (
+            Request::DeleteTopic(one_topic("u")),
+            code::TOPIC_NOT_FOUND,
+            "topic u",
+        ),
+        (
+            Request::DeleteTopic(one_topic("t")),
+            code::IN_USE,
+            "view t@late",
+        ),
+        (
+            Request::DescribeTopic(one_topic("u")),
+            code::TOPIC_NOT_FOUND,
+            "topic u",
+        ),
+        (
+            create_group("g", policy(1, &[])),
+            code::GROUP_EXISTS,
+            "group g",
+        ),
+        (
+            create_group("h", policy(0, &[])),
+            code::INVALID_ARGUMENT,
+            "max_attempts",
+        ),
+        (
+            create_group("h", policy(1, &[0; 33])),
+            code::INVALID_ARGUMENT,
+            "33 steps",
+        ),
+        (
+            create_group(&"x".repeat(123), policy(1, &[])),
+            code::INVALID_NAME,
+            "prefix",
+        ),
+        (
+            Request::DeleteGroup(OneGroup { group: group("h") }),
+            code::GROUP_NOT_FOUND,
+            "group h",
+        ),
+        (
+            create_view("t", "late", &["late"]),
+            code::VIEW_EXISTS,
+            "t@late",
+        ),
+        (
+            create_view("u", "late", &["late"]),
+            code::TOPIC_NOT_FOUND,
+            "topic u",
+        ),
+        (
+            create_view("t", "x", &["none"]),
+            code::PLUGIN_NOT_FOUND,
+            "none:1",
+        ),
+        (
+            create_view("t", "x", &[]),
+            code::INVALID_ARGUMENT,
+            "1 to 16",
+        ),
+        (
+            Request::DeleteView(OneView {
+                view: view("t", "x"),
+            }),
+            code::VIEW_NOT_FOUND,
+            "view x",
+        ),
+        (deploy("late", 11), code::PLUGIN_EXISTS, "late:1"),
+        (deploy("big", 3 << 20), code::PLUGIN_TOO_LARGE, "2097152"),
+        (
+            Request::RemovePlugin(OnePlugin {
+                plugin: plugin("late"),
+            }),
+            code::IN_USE,
+            "t@late",
+        ),
+        (
+            Request::RemovePlugin(OnePlugin {
+                plugin: plugin("x"),
+            }),
+            code::PLUGIN_NOT_FOUND,
+            "x:1",
+        ),
+        (bind("h", "t", "late"), code::GROUP_NOT_FOUND, "group h"),
+        (bind("g", "t", "none"), code::PLUGIN_NOT_FOUND, "none:1"),
+        (
+            Request::Unbind(Unbind {
+                group: group("g"),
+                topic: topic("u"),
+            }),
+            code::TOPIC_NOT_FOUND,
+            "topic u",
+        ),
+    ];
+    for (request, code, text) in cases {
+        let refusal = node.admin(request.clone()).unwrap_err();
+        assert_eq!(refusal.code, code, "{request:?}: {refusal}");
+        assert!(refusal.message.contains(text), "{refusal}");
+    }
+}
+
+#[test]
+fn what_was_made_is_there_after_a_restart_from_log_and_from_snapshot() {
+    let mut node = full();
+    for snapshot in [false, true] {
+        if snapshot {
+            node.take_snapshot();
+        }
+        let before = describe(&mut node);
+        node.restart(0);
+        assert_eq!(describe(&mut node), before);
+    }
+}
+
+fn describe(node: &mut Node) -> Vec<Reply> {
+    let list = || List {
+        namespace: Name::default_namespace(),
+    };
+    [
+        Request::ListTopics(list()),
+        Request::ListGroups(list()),
+        Request::ListViews(list()),
+        Request::ListPlugins(list()),
+    ]
+    .map(|request| node.admin(request).unwrap())
+    .to_vec()
+}
+
+#[test]
+fn descriptions_show_cursors_and_bindings() {
+    let mut node = full();
+    let Ok(Reply::Group(info)) = node.admin(Request::DescribeGroup(OneGroup { group: group("g") }))
+    else {
+        panic!("a group's description");
+    };
+    assert_eq!(info.subscriptions.len(), 2);
+    assert_eq!(info.subscriptions[0].queues[3].cursor.0, 3);
+    assert_eq!(info.subscriptions[0].binding, Some(binding("late")));
+    assert_eq!(info.subscriptions[1].queues[0].cursor.0, 4);
+    assert_eq!(info.subscriptions[1].binding, None);
+    let Ok(Reply::Plugin(info)) = node.admin(Request::DescribePlugin(OnePlugin {
+        plugin: plugin("late"),
+    })) else {
+        panic!("a plugin's description");
+    };
+    assert_eq!(info.bound_to, ["t@late", "g:t"]);
+    assert_eq!(info.size, 10);
+}
+
+#[test]
+fn ids_are_never_given_again_and_queues_are_spread_over_shards() {
+    let mut node = Node::with(3, RetryPolicy::default());
+    let first = node.core.catalog().topic(&topic("t")).unwrap().clone();
+    let shards: Vec<_> = first
+        .queues
+        .iter()
+        .map(|queue| node.core.catalog().shard_of(*queue).0)
+        .collect();
+    assert_eq!(
+        {
+            let mut sorted = shards.clone();
+            sorted.sort_unstable();
+            sorted
+        },
+        [1, 2, 3]
+    );
+    node.admin(Request::DeleteTopic(OneTopic { topic: topic("t") }))
+        .unwrap();
+    node.admin(create_topic("t", 3)).unwrap();
+    node.restart(0);
+    let second = node.core.catalog().topic(&topic("t")).unwrap();
+    assert!(second.id > first.id);
+    assert!(
+        second
+            .queues
+            .iter()
+            .all(|queue| !first.queues.contains(queue))
+    );
+}
+
+#[test]
+fn of_two_equal_requests_at_once_one_is_refused_when_applied() {
+    let mut node = Node::new();
+    let command = CatalogCommand::CreateTopic {
+        topic: topic("t"),
+        queues: 1,
+    };
+    let mut effects = tidegate_broker::Effects::new();
+    node.core
+        .apply_catalog(node.now, &command, &mut effects)
+        .unwrap();
+    let refusal = node
+        .core
+        .apply_catalog(node.now, &command, &mut effects)
+        .unwrap_err();
+    assert_eq!(refusal.code, code::TOPIC_EXISTS);
+    assert!(effects.is_empty());
+}
+
+#[test]
+fn the_second_of_two_openings_of_a_cursor_changes_nothing() {
+    let mut node = Node::with(1, RetryPolicy::default());
+    node.open("g", "t", 5);
+    let cursor = node.core.cursor(&group("g"), &crate::node::source("t"));
+    let opened = node
+        .core
+        .catalog()
+        .cursor(cursor.unwrap().unwrap())
+        .unwrap()
+        .clone();
+    assert!(matches!(opened.source, SourceId::Topic(_)));
+    node.append_catalog(&CatalogCommand::OpenCursor {
+        group: group("g"),
+        source: crate::node::source("t"),
+        starts: Vec::new(),
+    });
+    node.flush_all();
+    assert_eq!(node.core.catalog().cursor(opened.id), Some(&opened));
+}
+
+#[test]
+fn a_plugin_deployed_twice_is_there_once_and_may_go_when_unbound() {
+    let mut node = full();
+    node.admin(deploy("late", 10)).unwrap();
+    assert_eq!(node.core.catalog().plugins().count(), 1);
+    node.admin(Request::Unbind(Unbind {
+        group: group("g"),
+        topic: topic("t"),
+    }))
+    .unwrap();
+    node.admin(Request::DeleteView(OneView {
+        view: view("t", "late"),
+    }))
+    .unwrap();
+    node.admin(Request::RemovePlugin(OnePlugin {
+        plugin: plugin("late"),
+    }))
+    .unwrap();
+    node.restart(0);
+    assert_eq!(node.core.catalog().plugins().count(), 0);
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_are_read_as_a_command_or_refused(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
+        if let Ok(command) = CatalogCommand::decode(&bytes) {
+            proptest::prop_assert_eq!(CatalogCommand::decode(&command.encode()).unwrap(), command);
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_restored_or_refused(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
+        let mut node = Node::new();
+        let _ = node.core.restore_catalog(&bytes);
+        let _ = node.core.restore_shard(tidegate_model::ShardId(1), &bytes);
+    }
+}

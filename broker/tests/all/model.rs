@@ -1,0 +1,1 @@
+//! Random histories against a naive account of what became of every message.
