@@ -1,1 +1,35 @@
-//! tidegate-server
+//! A Tidegate node, put together: store, broker, plugin host and front ends.
+//!
+//! [`Server::start`] opens a data folder and serves it. Inside, connections' threads check and
+//! authorize ([`node`]), one owner thread changes state and appends ([`owner`]), and workers read
+//! the log and run guests ([`worker`]).
+
+mod config;
+mod error;
+mod identity;
+mod token;
+
+mod input;
+mod node;
+mod validate;
+
+mod clock;
+mod owner;
+mod replay;
+
+mod components;
+mod receipt;
+mod worker;
+
+mod admin;
+mod metrics;
+mod server;
+
+pub use config::{CompilerCommand, Config, WORKERS_MAX};
+pub use error::StartError;
+pub use identity::{Identity, IdentityError, SECRET_BYTES};
+pub use input::{BYTES_WAITING_MAX, REQUESTS_WAITING_MAX};
+pub use server::Server;
+pub use tidegate_runtime::compiler::child_main as compile_child;
+pub use tidegate_store::{RecoveryReport, StoreConfig};
+pub use token::TOKEN_LIFE;

@@ -6,7 +6,7 @@
 mod service;
 
 pub use service::{
-    BoxFuture, Credentials, DeliverySink, Login, PublishSink, Service, SettleSink, SubscriptionId,
-    Ticket,
+    BoxFuture, Credentials, DeliverySink, Login, PublishSink, Service, SettleOutcome, SettleSink,
+    SubscriptionId, Ticket,
 };
 pub use tidegate_broker::{Principal, Refusal, Reply, Request};

@@ -58,10 +58,13 @@ pub trait DeliverySink: Send + Sync {
     fn ended(&self, subscription: SubscriptionId, why: Refusal);
 }
 
+/// The outcome of a settlement: one result per run, or why all of it was refused.
+pub type SettleOutcome = Result<Vec<Result<(), Code>>, Refusal>;
+
 /// Where the outcomes of pipelined settlements go, like [`PublishSink`].
 pub trait SettleSink: Send + Sync {
     /// For each ticket one result per run of its [`Settle`], durable when told.
-    fn settled(&self, outcomes: Vec<(Ticket, Result<Vec<Result<(), Code>>, Refusal>)>);
+    fn settled(&self, outcomes: Vec<(Ticket, SettleOutcome)>);
 }
 
 /// The broker, with authorization in front of everything that takes a [`Principal`].

@@ -1,0 +1,76 @@
+//! Health and metrics over HTTP, for probes and scrapers. Reads only; loopback by default.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json};
+use axum::routing::get;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use crate::node::Node;
+
+/// The text format of OpenMetrics 1.0.
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A running HTTP endpoint; stops when dropped.
+pub(crate) struct Admin {
+    pub(crate) addr: SocketAddr,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Admin {
+    pub(crate) async fn start(addr: SocketAddr, node: Arc<Node>) -> io::Result<Self> {
+        let listener = TcpListener::bind(addr).await?;
+        let addr = listener.local_addr()?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let routes = Router::new()
+            .route("/livez", get(livez))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .with_state(node);
+        tokio::spawn(async move {
+            let served = axum::serve(listener, routes).with_graceful_shutdown(async {
+                // A dropped sender stops it as well.
+                let _ = stopped.await;
+            });
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the admin endpoint stopped");
+            }
+        });
+        Ok(Self { addr, _stop: stop })
+    }
+}
+
+/// The process runs.
+async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// The node takes publishes: its log is neither fenced nor out of space.
+async fn readyz(State(node): State<Arc<Node>>) -> impl IntoResponse {
+    let health = node.health();
+    let status = if health.is_ready() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let body = json!({
+        "ready": health.is_ready(),
+        "components": {
+            "log": if health.log_fenced { "fenced" } else { "ok" },
+            "disk": if health.disk_full { "full" } else { "ok" },
+            "listener": if health.stopping { "stopping" } else { "ok" },
+        },
+    });
+    (status, Json(body))
+}
+
+async fn metrics(State(node): State<Arc<Node>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, METRICS_TYPE)], node.metrics_text())
+}

@@ -1,0 +1,56 @@
+//! What an operator can set.
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use tidegate_store::StoreConfig;
+
+/// Settings of one node. Every default works for a first start on a laptop.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The data folder; made if it isn't there.
+    pub data: PathBuf,
+    /// Where QUIC clients connect. Loopback by default: opening a node to a network is a decision.
+    pub listen: SocketAddr,
+    /// The host that the printed address names; `None` takes that of `listen`.
+    pub public_host: Option<String>,
+    /// `/livez`, `/readyz` and `/metrics`, without authentication, so loopback by default.
+    pub admin: SocketAddr,
+    /// The command whose process compiles uploads, under limits of its own.
+    pub compiler: CompilerCommand,
+    /// Ring, segments, checkpoints.
+    pub store: StoreConfig,
+    /// Threads that read cold ranges and run guests; at least 1.
+    pub workers: usize,
+}
+
+/// A program that reads a component from standard input and writes its compiled form.
+#[derive(Clone, Debug)]
+pub struct CompilerCommand {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+}
+
+impl Config {
+    /// Defaults for a data folder.
+    #[must_use]
+    pub fn new(data: impl Into<PathBuf>, compiler: CompilerCommand) -> Self {
+        Self {
+            data: data.into(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4433)),
+            public_host: None,
+            admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            compiler,
+            store: StoreConfig::default(),
+            workers: std::thread::available_parallelism()
+                .map_or(1, usize::from)
+                .min(WORKERS_MAX),
+        }
+    }
+}
+
+/// Worker threads at most, whatever the machine has.
+pub const WORKERS_MAX: usize = 16;

@@ -1,0 +1,194 @@
+//! The keys of a node: made at first start, kept in the data folder, readable by its owner alone.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest;
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rcgen::{CertificateParams, KeyPair, PublicKeyData};
+
+/// Bytes of a secret key for MACs: one block of SHA-256's output.
+pub const SECRET_BYTES: usize = 32;
+/// A certificate for pinned clients has no name to check; this one says what it is.
+const CERTIFICATE_NAME: &str = "tidegate";
+/// A key file is never larger; a longer one is damaged.
+const KEY_FILE_BYTES_MAX: u64 = 16 * 1024;
+
+/// Keys that identify a node to its clients, over restarts.
+pub struct Identity {
+    /// The certificate, DER.
+    pub certificate: Vec<u8>,
+    /// Its private key, PKCS#8 DER.
+    pub private_key: Vec<u8>,
+    /// `sha256:` and the hash of the public key (SPKI), base64url without padding.
+    pub pin: String,
+    /// Key of stateless resets: a restarted node can tell old connections that they are gone.
+    pub reset_key: [u8; SECRET_BYTES],
+    /// Key of receipt handles.
+    pub receipt_key: [u8; SECRET_BYTES],
+}
+
+/// Why the keys can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The file system refused.
+    #[error("key file {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// A key file is not what it should be.
+    #[error(
+        "key file {path} is damaged: {reason}; restore it from a backup, or move it away to make new keys (clients must then log in again)"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl Identity {
+    /// Reads the keys below `folder`, making those that aren't there.
+    ///
+    /// # Errors
+    /// [`IdentityError`] names the file.
+    pub fn load_or_create(folder: &Path) -> Result<Self, IdentityError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| IdentityError::Io { path, source }
+        };
+        match DirBuilder::new().mode(0o700).create(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(io(folder)(error));
+            }
+            _ => {}
+        }
+        let key_path = folder.join("server.key");
+        let pem = read_or_create(&key_path, || {
+            // P-256: also browsers take it when they pin a certificate.
+            KeyPair::generate()
+                .map(|key| key.serialize_pem().into_bytes())
+                .map_err(|e| e.to_string())
+        })?;
+        let damaged = |reason: String| IdentityError::Damaged {
+            path: key_path.clone(),
+            reason,
+        };
+        let pem = String::from_utf8(pem).map_err(|e| damaged(e.to_string()))?;
+        let key = KeyPair::from_pem(&pem).map_err(|e| damaged(e.to_string()))?;
+        // The key persists and is what clients pin; the certificate around it is made at each start.
+        let certificate = CertificateParams::new(vec![CERTIFICATE_NAME.to_owned()])
+            .and_then(|params| params.self_signed(&key))
+            .map_err(|e| damaged(e.to_string()))?;
+        let spki = digest::digest(&digest::SHA256, &key.subject_public_key_info());
+        Ok(Self {
+            certificate: certificate.der().to_vec(),
+            private_key: key.serialize_der(),
+            pin: format!("sha256:{}", URL_SAFE_NO_PAD.encode(spki)),
+            reset_key: secret(&folder.join("reset.key"))?,
+            receipt_key: secret(&folder.join("receipt.key"))?,
+        })
+    }
+}
+
+/// `N` random bytes.
+pub(crate) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .expect("the system's random source answers");
+    bytes
+}
+
+fn secret(path: &Path) -> Result<[u8; SECRET_BYTES], IdentityError> {
+    let bytes = read_or_create(path, || Ok(random::<SECRET_BYTES>().to_vec()))?;
+    bytes
+        .as_slice()
+        .try_into()
+        .map_err(|_| IdentityError::Damaged {
+            path: path.to_owned(),
+            reason: format!("it has {} bytes instead of {SECRET_BYTES}", bytes.len()),
+        })
+}
+
+/// Reads a file, or makes it whole: a temporary file is synced, then renamed.
+fn read_or_create(
+    path: &Path,
+    make: impl FnOnce() -> Result<Vec<u8>, String>,
+) -> Result<Vec<u8>, IdentityError> {
+    let io = |source| IdentityError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    match File::open(path) {
+        Ok(file) => {
+            let mut bytes = Vec::new();
+            file.take(KEY_FILE_BYTES_MAX)
+                .read_to_end(&mut bytes)
+                .map_err(io)?;
+            return Ok(bytes);
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+        Err(_) => {}
+    }
+    let bytes = make().map_err(|reason| IdentityError::Damaged {
+        path: path.to_owned(),
+        reason,
+    })?;
+    let temporary = path.with_extension("tmp");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(io)?;
+    file.write_all(&bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(io)?;
+    fs::rename(&temporary, path).map_err(io)?;
+    let folder = path.parent().expect("a key file lies in a folder");
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(io)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn keys_survive_a_restart_and_are_private() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = data.path().join("keys");
+        let first = Identity::load_or_create(&folder).unwrap();
+        let second = Identity::load_or_create(&folder).unwrap();
+        assert_eq!(first.pin, second.pin);
+        assert_eq!(first.receipt_key, second.receipt_key);
+        assert_ne!(first.receipt_key, first.reset_key);
+        for entry in fs::read_dir(&folder).unwrap() {
+            let mode = entry.unwrap().metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0);
+        }
+    }
+
+    #[test]
+    fn a_damaged_key_is_named() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = data.path().join("keys");
+        Identity::load_or_create(&folder).unwrap();
+        fs::write(folder.join("receipt.key"), b"short").unwrap();
+        let error = Identity::load_or_create(&folder).err().unwrap();
+        assert!(error.to_string().contains("receipt.key"), "{error}");
+    }
+}

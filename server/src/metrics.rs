@@ -1,0 +1,187 @@
+//! What the node counts, in the OpenMetrics text format.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use tidegate_quic::{Event, Observer};
+
+/// Counters and gauges. Label sets are bounded: no topic, group or client name is a label.
+pub(crate) struct Metrics {
+    registry: Registry,
+    pub(crate) published_messages: Counter,
+    pub(crate) published_bytes: Counter,
+    pub(crate) published_duplicates: Counter,
+    pub(crate) refused: Family<RefusedLabels, Counter>,
+    pub(crate) delivered_messages: Counter,
+    pub(crate) delivered_bytes: Counter,
+    pub(crate) settled_runs: Counter,
+    pub(crate) dead_lettered: Counter,
+    pub(crate) guest_calls: Counter,
+    pub(crate) guest_failures: Counter,
+    pub(crate) guest_records: Counter,
+    pub(crate) guest_busy: Counter<f64, AtomicU64>,
+    pub(crate) connections: Gauge,
+    pub(crate) handshakes_failed: Counter,
+    pub(crate) peers_refused: Counter,
+    pub(crate) log_syncs: Gauge,
+    pub(crate) log_durable_bytes: Gauge,
+    pub(crate) log_tail_bytes: Gauge,
+    pub(crate) log_segments: Gauge,
+    pub(crate) log_fenced: Gauge,
+    pub(crate) recovery_bytes: Gauge,
+    pub(crate) quarantined_ranges: Gauge,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct RefusedLabels {
+    /// Name of the error code: a bounded set.
+    pub(crate) code: CodeName,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq)]
+pub(crate) struct CodeName(pub(crate) &'static str);
+
+impl EncodeLabelValue for CodeName {
+    fn encode(
+        &self,
+        encoder: &mut prometheus_client::encoding::LabelValueEncoder<'_>,
+    ) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.0, encoder)
+    }
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("tidegate");
+        let mut counter = |name: &str, help: &str| {
+            let metric = Counter::default();
+            registry.register(name, help, metric.clone());
+            metric
+        };
+        let published_messages = counter("published_messages", "Messages acknowledged");
+        let published_duplicates = counter(
+            "published_duplicates",
+            "Batches answered with an earlier outcome",
+        );
+        let delivered_messages = counter("delivered_messages", "Messages sent to consumers");
+        let settled_runs = counter("settled_runs", "Lease runs acked, nacked or extended");
+        let dead_lettered = counter(
+            "dead_lettered_messages",
+            "Messages moved to a dead-letter topic",
+        );
+        let guest_calls = counter("guest_calls", "Calls into plugins");
+        let guest_failures = counter("guest_failures", "Calls into plugins that failed");
+        let guest_records = counter("guest_records", "Messages judged by plugins");
+        let handshakes_failed = counter("handshakes_failed", "Handshakes that came to nothing");
+        let peers_refused = counter("peers_refused", "Peers turned away before their handshake");
+        let guest_busy = Counter::default();
+        registry.register_with_unit(
+            "guest_busy",
+            "Time that workers spent in plugins",
+            Unit::Seconds,
+            guest_busy.clone(),
+        );
+        let mut bytes_counter = |name: &str, help: &str| {
+            let metric = Counter::default();
+            registry.register_with_unit(name, help, Unit::Bytes, metric.clone());
+            metric
+        };
+        let published_bytes = bytes_counter("published", "Sections acknowledged");
+        let delivered_bytes = bytes_counter("delivered", "Sections sent to consumers");
+        let refused = Family::default();
+        registry.register("refused", "Requests refused, by error", refused.clone());
+        let mut gauge = |name: &str, help: &str| {
+            let metric = Gauge::default();
+            registry.register(name, help, metric.clone());
+            metric
+        };
+        let connections = gauge("connections", "Connections past their handshake");
+        let log_syncs = gauge("log_syncs", "fdatasync calls of the log since start");
+        let log_segments = gauge("log_segments", "Segment files");
+        let log_fenced = gauge("log_fenced", "1 after a failed write or sync");
+        let quarantined_ranges = gauge("log_quarantined_ranges", "Damaged ranges set apart");
+        let mut bytes_gauge = |name: &str, help: &str| {
+            let metric = Gauge::default();
+            registry.register_with_unit(name, help, Unit::Bytes, metric.clone());
+            metric
+        };
+        let log_durable_bytes =
+            bytes_gauge("log_durable", "Position up to which the log is synced");
+        let log_tail_bytes = bytes_gauge("log_tail", "Position up to which the log is written");
+        let recovery_bytes = bytes_gauge("recovery_read", "Log bytes read at the last start");
+        Self {
+            published_messages,
+            published_bytes,
+            published_duplicates,
+            refused,
+            delivered_messages,
+            delivered_bytes,
+            settled_runs,
+            dead_lettered,
+            guest_calls,
+            guest_failures,
+            guest_records,
+            guest_busy,
+            connections,
+            handshakes_failed,
+            peers_refused,
+            log_syncs,
+            log_durable_bytes,
+            log_tail_bytes,
+            log_segments,
+            log_fenced,
+            recovery_bytes,
+            quarantined_ranges,
+            registry,
+        }
+    }
+
+    pub(crate) fn refused(&self, code: tidegate_model::Code) {
+        self.refused
+            .get_or_create(&RefusedLabels {
+                code: CodeName(code.name()),
+            })
+            .inc();
+    }
+
+    /// Takes over what the log counts.
+    pub(crate) fn log_stats(&self, stats: &tidegate_store::Stats) {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.log_syncs.set(gauge(stats.syncs));
+        self.log_durable_bytes.set(gauge(stats.durable.0));
+        self.log_tail_bytes.set(gauge(stats.tail.0));
+        self.log_segments.set(gauge(stats.segments));
+        self.quarantined_ranges.set(gauge(stats.quarantined));
+        self.recovery_bytes.set(gauge(stats.recovery_bytes_read));
+    }
+
+    /// The metrics as text.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string succeeds");
+        text
+    }
+}
+
+/// Counts what the listener sees.
+pub(crate) struct Connections(pub(crate) Arc<Metrics>);
+
+impl Observer for Connections {
+    fn event(&self, event: Event) {
+        let metrics = &self.0;
+        match event {
+            Event::Connected => drop(metrics.connections.inc()),
+            Event::Closed => drop(metrics.connections.dec()),
+            Event::HandshakeFailed => drop(metrics.handshakes_failed.inc()),
+            Event::Refused => drop(metrics.peers_refused.inc()),
+            Event::TurnedAway(code) => metrics.refused(code),
+            Event::Retried | Event::Authenticated => {}
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! The node as its front ends see it: the [`Service`] in front of the owner thread.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Instant;
+
+use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+use tidegate_broker::authorize::required;
+use tidegate_broker::reply::{Published, ServerInfo};
+use tidegate_broker::request::{Publish, Settle, Subscribe};
+use tidegate_broker::{PluginFacts, Principal, Refusal, Reply, Request, authorize};
+use tidegate_model::code;
+use tidegate_session::{
+    BoxFuture, Credentials, DeliverySink, Login, PublishSink, Service, SettleSink, SubscriptionId,
+    Ticket,
+};
+use tidegate_store::Reader;
+use tokio::sync::oneshot;
+
+use crate::components::Components;
+use crate::input::{Input, Inputs, PublishInput, stopped};
+use crate::metrics::Metrics;
+use crate::token::RootToken;
+use crate::validate::validate;
+
+/// What all threads of a node may look at.
+#[derive(Default)]
+pub(crate) struct Shared {
+    /// Registered clients by public key. A copy of the catalogue's, so that connecting doesn't
+    /// wait for the owner.
+    clients: RwLock<HashMap<[u8; 32], Principal>>,
+    log_fenced: AtomicBool,
+    disk_full: AtomicBool,
+    stopping: AtomicBool,
+}
+
+/// Whether the node can do its work.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Health {
+    pub(crate) log_fenced: bool,
+    pub(crate) disk_full: bool,
+    pub(crate) stopping: bool,
+}
+
+impl Health {
+    pub(crate) fn is_ready(self) -> bool {
+        !self.log_fenced && !self.disk_full && !self.stopping
+    }
+}
+
+impl Shared {
+    pub(crate) fn register(&self, public_key: [u8; 32], principal: Principal) {
+        let mut clients = self.clients.write().expect("no holder of this lock panics");
+        clients.insert(public_key, principal);
+    }
+
+    fn client(&self, public_key: &[u8; 32]) -> Option<Principal> {
+        self.clients
+            .read()
+            .expect("no holder of this lock panics")
+            .get(public_key)
+            .cloned()
+    }
+
+    /// True the first time.
+    pub(crate) fn set_log_fenced(&self) -> bool {
+        !self.log_fenced.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_disk_full(&self, full: bool) {
+        self.disk_full.store(full, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        Health {
+            log_fenced: self.log_fenced.load(Ordering::Relaxed),
+            disk_full: self.disk_full.load(Ordering::Relaxed),
+            stopping: self.stopping.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A running node, to be called from any thread.
+pub(crate) struct Node {
+    pub(crate) inputs: Inputs,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) components: Arc<Components>,
+    pub(crate) reader: Reader,
+    pub(crate) token: RootToken,
+    pub(crate) shards: u32,
+    pub(crate) ready_at: Instant,
+}
+
+impl Node {
+    pub(crate) fn health(&self) -> Health {
+        self.shared.health()
+    }
+
+    pub(crate) fn metrics_text(&self) -> String {
+        let health = self.health();
+        self.metrics.log_fenced.set(i64::from(health.log_fenced));
+        self.metrics.log_stats(&self.reader.stats());
+        self.metrics.text()
+    }
+
+    fn allow(&self, principal: &Principal, request: &Request) -> Result<(), Refusal> {
+        for (action, resource) in required(request) {
+            authorize(principal, action, &resource)
+                .inspect_err(|refusal| self.metrics.refused(refusal.code))?;
+        }
+        Ok(())
+    }
+
+    /// Checks, authorizes and hands over a publish.
+    fn accept_publish(
+        &self,
+        principal: &Principal,
+        publish: Publish,
+        ticket: Ticket,
+        sink: &Arc<dyn PublishSink>,
+    ) -> Result<(), Refusal> {
+        let request = Request::Publish(publish);
+        self.allow(principal, &request)?;
+        let Request::Publish(publish) = request else {
+            unreachable!("just made")
+        };
+        let admitted = self.inputs.admit(publish.section.len())?;
+        let facts = validate(&publish)?;
+        let sink = Arc::clone(sink);
+        self.inputs.send(Input::Publish(PublishInput {
+            publish,
+            facts,
+            ticket,
+            sink,
+            admitted,
+        }));
+        Ok(())
+    }
+
+    /// Compiles an upload and keeps it, before the catalogue hears of it.
+    async fn prepare_plugin(&self, request: &Request) -> Result<Option<PluginFacts>, Refusal> {
+        let Request::DeployPlugin(deploy) = request else {
+            return Ok(None);
+        };
+        let components = Arc::clone(&self.components);
+        let component = deploy.component.clone();
+        let prepared = tokio::task::spawn_blocking(move || {
+            let info = components.host().install(&component).map_err(|error| {
+                Refusal::new(error.code(), error.to_string()).hint(error.hint())
+            })?;
+            components.keep(info.digest, &component).map_err(|error| {
+                Refusal::new(code::FILE, format!("the component can't be kept: {error}"))
+            })?;
+            Ok(PluginFacts {
+                digest: info.digest.0,
+                world: info.world.to_string(),
+            })
+        });
+        prepared
+            .await
+            .map_err(|error| Refusal::new(code::INTERNAL, error.to_string()))?
+            .map(Some)
+    }
+
+    fn prove(credentials: &Credentials) -> Result<(), Refusal> {
+        UnparsedPublicKey::new(&ED25519, &credentials.public_key)
+            .verify(&credentials.exporter, &credentials.signature)
+            .map_err(|_| {
+                Refusal::new(
+                    code::AUTH_FAILED,
+                    "the signature doesn't fit key and connection",
+                )
+            })
+    }
+
+    async fn call_allowed(self: Arc<Self>, request: Request) -> Result<Reply, Refusal> {
+        if matches!(request, Request::DescribeServer) {
+            let uptime = self.ready_at.elapsed().as_millis();
+            return Ok(Reply::Server(ServerInfo {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                uptime_ms: u64::try_from(uptime).unwrap_or(u64::MAX),
+                shards: self.shards,
+            }));
+        }
+        let admitted = self.inputs.admit(0)?;
+        let facts = self.prepare_plugin(&request).await?;
+        let (answer, answered) = oneshot::channel();
+        self.inputs.send(Input::Call {
+            request,
+            facts,
+            answer,
+            admitted,
+        });
+        answered.await.map_err(|_| stopped())?
+    }
+}
+
+/// A publish through [`Service::call`]: its sink is the answer.
+struct OneAnswer(std::sync::Mutex<Option<oneshot::Sender<Result<Published, Refusal>>>>);
+
+impl PublishSink for OneAnswer {
+    fn published(&self, outcomes: Vec<(Ticket, Result<Published, Refusal>)>) {
+        let answer = self.0.lock().expect("no holder of this lock panics").take();
+        if let (Some(answer), Some((_, outcome))) = (answer, outcomes.into_iter().next()) {
+            drop(answer.send(outcome));
+        }
+    }
+}
+
+/// The node behind an [`Arc`], as front ends hold it.
+pub(crate) struct Front(pub(crate) Arc<Node>);
+
+impl Service for Front {
+    fn authenticate<'a>(
+        &'a self,
+        credentials: &'a Credentials,
+    ) -> BoxFuture<'a, Result<Principal, Refusal>> {
+        Box::pin(async move {
+            Node::prove(credentials)?;
+            self.0
+                .shared
+                .client(&credentials.public_key)
+                .ok_or_else(|| {
+                    self.0.metrics.refused(code::AUTH_FAILED);
+                    Refusal::new(code::AUTH_FAILED, "this client key isn't registered here")
+                        .hint("run `tidegate login ADDRESS --token TOKEN`")
+                })
+        })
+    }
+
+    fn login(&self, login: Login) -> BoxFuture<'_, Result<Principal, Refusal>> {
+        Box::pin(async move {
+            let node = &self.0;
+            Node::prove(&login.credentials)?;
+            let admitted = node.inputs.admit(0)?;
+            node.token
+                .redeem(&login.token, Instant::now())
+                .inspect_err(|refusal| node.metrics.refused(refusal.code))?;
+            let public_key = login.credentials.public_key;
+            let (answer, answered) = oneshot::channel();
+            node.inputs.send(Input::Register {
+                public_key,
+                name: login.name,
+                answer,
+                admitted,
+            });
+            let outcome = answered.await.unwrap_or_else(|_| Err(stopped()));
+            outcome.inspect_err(|_| node.token.restore(&login.token, Instant::now()))
+        })
+    }
+
+    fn call(
+        &self,
+        principal: &Principal,
+        request: Request,
+    ) -> BoxFuture<'static, Result<Reply, Refusal>> {
+        if let Err(refusal) = self.0.allow(principal, &request) {
+            return Box::pin(std::future::ready(Err(refusal)));
+        }
+        match request {
+            Request::Publish(publish) => {
+                let (answer, answered) = oneshot::channel();
+                let sink: Arc<dyn PublishSink> =
+                    Arc::new(OneAnswer(std::sync::Mutex::new(Some(answer))));
+                self.publish(principal, publish, Ticket(0), &sink);
+                Box::pin(async { answered.await.map_err(|_| stopped())?.map(Reply::Published) })
+            }
+            Request::Subscribe(_) => Box::pin(std::future::ready(Err(Refusal::new(
+                code::UNSUPPORTED,
+                "a subscription pushes and needs a stream of its own",
+            )))),
+            request => Box::pin(Arc::clone(&self.0).call_allowed(request)),
+        }
+    }
+
+    fn publish(
+        &self,
+        principal: &Principal,
+        publish: Publish,
+        ticket: Ticket,
+        sink: &Arc<dyn PublishSink>,
+    ) {
+        if let Err(refusal) = self.0.accept_publish(principal, publish, ticket, sink) {
+            self.0.metrics.refused(refusal.code);
+            sink.published(vec![(ticket, Err(refusal))]);
+        }
+    }
+
+    fn subscribe(
+        &self,
+        principal: &Principal,
+        subscribe: Subscribe,
+        sink: Arc<dyn DeliverySink>,
+    ) -> BoxFuture<'static, Result<SubscriptionId, Refusal>> {
+        let node = Arc::clone(&self.0);
+        let request = Request::Subscribe(subscribe);
+        let allowed = node.allow(principal, &request);
+        Box::pin(async move {
+            allowed?;
+            let Request::Subscribe(request) = request else {
+                unreachable!("just made")
+            };
+            let admitted = node.inputs.admit(0)?;
+            let (answer, answered) = oneshot::channel();
+            node.inputs.send(Input::Subscribe {
+                request,
+                sink,
+                answer,
+                admitted,
+            });
+            answered.await.map_err(|_| stopped())?
+        })
+    }
+
+    fn credit(&self, subscription: SubscriptionId, messages: u32, bytes: u32) {
+        self.0.inputs.send(Input::Credit {
+            subscription,
+            messages,
+            bytes,
+        });
+    }
+
+    fn unsubscribe(&self, subscription: SubscriptionId) {
+        self.0.inputs.send(Input::Unsubscribe(subscription));
+    }
+
+    fn settle(
+        &self,
+        principal: &Principal,
+        settle: Settle,
+        ticket: Ticket,
+        sink: &Arc<dyn SettleSink>,
+    ) {
+        let request = Request::Settle(settle);
+        let admitted = self
+            .0
+            .allow(principal, &request)
+            .and_then(|()| self.0.inputs.admit(0));
+        match (admitted, request) {
+            (Ok(admitted), Request::Settle(request)) => {
+                let sink = Arc::clone(sink);
+                self.0.inputs.send(Input::Settle {
+                    request,
+                    ticket,
+                    sink,
+                    admitted,
+                });
+            }
+            (Err(refusal), _) => sink.settled(vec![(ticket, Err(refusal))]),
+            (Ok(_), _) => unreachable!("just made"),
+        }
+    }
+}

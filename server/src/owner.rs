@@ -1,0 +1,257 @@
+//! The owner thread: the only one that changes the broker's state or appends to the log.
+//!
+//! A turn takes what has arrived, hands it to the broker, appends what must be logged, and carries
+//! out what has become durable. Everything that waits while a sync runs shares the next one.
+
+mod admin;
+mod checkpoint;
+mod consume;
+mod durable;
+mod effects;
+mod publish;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use tidegate_broker::effects::{DeadLetter, Effects};
+use tidegate_broker::id::{RequestToken, WaiterId};
+use tidegate_broker::journal::JournalEntry;
+use tidegate_broker::{Core, QueueBounds};
+use tidegate_model::{Offset, ProducerId, QueueId, ShardId, Timestamp};
+use tidegate_session::{DeliverySink, SubscriptionId};
+use tidegate_store::{Appender, LogPosition, Reader};
+
+use crate::clock::Clock;
+use crate::components::Components;
+use crate::input::{Input, PublishInput};
+use crate::metrics::Metrics;
+use crate::node::Shared;
+use crate::receipt::Receipts;
+use crate::worker::Workers;
+
+use consume::{SettleAnswer, Waiting};
+use durable::Pending;
+
+/// Inputs taken in one turn before the log and the effects have theirs.
+const TURN_INPUTS_MAX: usize = 4_096;
+/// The longest sleep: durable marks, checkpoints and metrics want a turn now and then.
+const IDLE_MS: i64 = 50;
+
+/// Everything that the owner thread owns.
+pub(crate) struct Owner {
+    pub(crate) core: Core,
+    pub(crate) appender: Appender,
+    pub(crate) reader: Reader,
+    pub(crate) inputs: Receiver<Input>,
+    pub(crate) workers: Workers,
+    pub(crate) components: Arc<Components>,
+    pub(crate) receipts: Arc<Receipts>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Clock,
+    pub(crate) shards: u32,
+    pub(crate) log_epoch: u32,
+    pub(crate) state: State,
+}
+
+/// What is under way.
+#[derive(Default)]
+pub(crate) struct State {
+    effects: Effects,
+    /// Appended and not yet durable, by position.
+    pending: VecDeque<(LogPosition, Pending)>,
+    /// Publishes that found the ring full, in order.
+    backlog: VecDeque<PublishInput>,
+    /// Journal entries of this turn, per shard.
+    journal: BTreeMap<ShardId, Vec<(JournalEntry, Option<RequestToken>)>>,
+    dead_letters: VecDeque<DeadLetter>,
+    subscriptions: HashMap<SubscriptionId, Arc<dyn DeliverySink>>,
+    waiters: HashMap<WaiterId, Waiting>,
+    settles: HashMap<RequestToken, SettleAnswer>,
+    in_flight: publish::InFlight,
+    outcomes: publish::Outcomes,
+    next_number: u64,
+    producers: u32,
+    dirty: Vec<bool>,
+    stopping: bool,
+}
+
+/// The store's index as the broker asks for it.
+pub(crate) struct Bounds<'a>(pub(crate) &'a Reader);
+
+impl QueueBounds for Bounds<'_> {
+    fn bounds(&self, queue: QueueId) -> (Offset, Offset) {
+        let bounds = self.0.bounds(queue);
+        (bounds.start, bounds.next)
+    }
+}
+
+impl Owner {
+    /// Runs until told to stop, or until the last way to it is gone.
+    pub(crate) fn run(mut self) {
+        self.state.dirty = vec![true; self.shards as usize];
+        while !self.state.stopping {
+            let now = self.clock.now();
+            let alive = self.take_inputs(now);
+            self.turn();
+            if !alive {
+                break;
+            }
+        }
+        self.finish();
+    }
+
+    /// Waits for the first input, then takes what else has arrived. False if nobody can send.
+    fn take_inputs(&mut self, now: Timestamp) -> bool {
+        let wait = self
+            .idle_until(now)
+            .0
+            .saturating_sub(now.0)
+            .clamp(0, IDLE_MS);
+        let wait = Duration::from_millis(u64::try_from(wait).expect("clamped"));
+        match self.inputs.recv_timeout(wait) {
+            Ok(input) => self.input(input),
+            Err(RecvTimeoutError::Timeout) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+        for _ in 1..TURN_INPUTS_MAX {
+            match self.inputs.try_recv() {
+                Ok(input) => self.input(input),
+                Err(_) => break,
+            }
+        }
+        true
+    }
+
+    fn idle_until(&self, now: Timestamp) -> Timestamp {
+        self.core.next_deadline().unwrap_or(now.plus_ms(IDLE_MS))
+    }
+
+    fn input(&mut self, input: Input) {
+        match input {
+            Input::Publish(input) => self.publish_in_turn(input),
+            Input::Subscribe {
+                request,
+                sink,
+                answer,
+                admitted,
+            } => {
+                self.subscribe(request, sink, answer);
+                drop(admitted);
+            }
+            Input::Credit {
+                subscription,
+                messages,
+                bytes,
+            } => {
+                self.credit(subscription, messages, bytes);
+            }
+            Input::Unsubscribe(subscription) => self.unsubscribe(subscription),
+            Input::Settle {
+                request,
+                ticket,
+                sink,
+                admitted,
+            } => {
+                self.settle(
+                    &request,
+                    SettleAnswer::Sink {
+                        ticket,
+                        sink,
+                        _admitted: admitted,
+                    },
+                );
+            }
+            Input::Call {
+                request,
+                facts,
+                answer,
+                admitted,
+            } => {
+                self.call(request, facts.as_ref(), answer, admitted);
+            }
+            Input::Register {
+                public_key,
+                name,
+                answer,
+                admitted,
+            } => {
+                self.register(public_key, name, answer);
+                drop(admitted);
+            }
+            Input::Fetched(token, fetched) => {
+                let now = self.clock.now();
+                self.core
+                    .fetched(now, token, fetched, &mut self.state.effects);
+            }
+            Input::Read(waiter, delivery) => self.waiter_read(waiter, delivery),
+            Input::Durable => {}
+            Input::Stop => self.state.stopping = true,
+        }
+    }
+
+    /// What a turn does after its inputs.
+    fn turn(&mut self) {
+        let now = self.clock.now();
+        self.complete_durable();
+        self.publish_backlog();
+        if self
+            .core
+            .next_deadline()
+            .is_some_and(|deadline| deadline <= now)
+        {
+            self.core.tick(now, &mut self.state.effects);
+        }
+        self.carry_out_effects();
+        self.append_journal();
+        self.append_dead_letters();
+        self.send_outcomes();
+        self.checkpoint_if_due(now);
+    }
+
+    /// The last turn: nothing new is taken, what is logged becomes durable and is answered.
+    fn finish(mut self) {
+        while !self.state.pending.is_empty() && !self.shared.health().log_fenced {
+            // The flush thread wakes the owner; other inputs are dropped, and with them answered.
+            drop(
+                self.inputs
+                    .recv_timeout(Duration::from_millis(IDLE_MS.unsigned_abs())),
+            );
+            self.complete_durable();
+            self.carry_out_effects();
+            self.append_journal();
+        }
+        self.send_outcomes();
+        self.checkpoint_now();
+        let Self {
+            workers,
+            appender,
+            inputs,
+            ..
+        } = self;
+        // Workers may still send: their last words go nowhere.
+        drop(inputs);
+        workers.stop();
+        drop(appender);
+    }
+
+    /// A number never given before in the life of the process.
+    fn number(&mut self) -> u64 {
+        self.state.next_number += 1;
+        self.state.next_number
+    }
+
+    /// A producer id never given before: the log's epoch is raised durably at each start.
+    fn fresh_producer(&mut self) -> ProducerId {
+        self.state.producers += 1;
+        ProducerId(u64::from(self.log_epoch) << 32 | u64::from(self.state.producers))
+    }
+
+    fn fenced(&mut self, fenced: &tidegate_store::Fenced) {
+        if self.shared.set_log_fenced() {
+            tracing::error!(%fenced, "the log takes nothing more");
+        }
+    }
+}

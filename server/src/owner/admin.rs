@@ -1,0 +1,296 @@
+//! Administration: what is planned, logged, applied and answered.
+
+use std::sync::Arc;
+
+use tidegate_broker::catalog::{Binding, CatalogCommand};
+use tidegate_broker::effects::DeadLetter;
+use tidegate_broker::reply::Reply;
+use tidegate_broker::request::{Receive, Request, Subscribe};
+use tidegate_broker::{Plan, PluginFacts, Principal, Refusal, Role};
+use tidegate_model::{Name, ShardId, code};
+use tidegate_runtime::PluginDigest;
+use tidegate_session::{DeliverySink, SubscriptionId};
+use tidegate_store::Kind;
+
+use super::consume::SettleAnswer;
+use super::durable::{Pending, control_batch};
+use super::{Bounds, Owner};
+use crate::input::{Admitted, Answer};
+use crate::worker::{Job, ReadJob};
+
+/// What follows when a catalogue command is applied.
+pub(super) enum Then {
+    Reply {
+        request: Box<Request>,
+        answer: Answer<Reply>,
+        _admitted: Admitted,
+    },
+    Subscribe {
+        request: Subscribe,
+        sink: Arc<dyn DeliverySink>,
+        answer: Answer<SubscriptionId>,
+    },
+    Receive {
+        request: Receive,
+        answer: Answer<Reply>,
+        admitted: Admitted,
+    },
+    /// The group's dead-letter topic has a queue in the shard now.
+    DeadLetter(Box<DeadLetter>),
+    Registered {
+        public_key: [u8; 32],
+        name: Name,
+        answer: Answer<Principal>,
+    },
+}
+
+impl Then {
+    fn refuse(self, refusal: Refusal) {
+        // Whoever went away doesn't hear it.
+        match self {
+            Self::Reply { answer, .. } | Self::Receive { answer, .. } => {
+                drop(answer.send(Err(refusal)));
+            }
+            Self::Subscribe { answer, .. } => drop(answer.send(Err(refusal))),
+            Self::Registered { answer, .. } => drop(answer.send(Err(refusal))),
+            Self::DeadLetter(letter) => {
+                tracing::error!(group = %letter.group, %refusal, "a dead-letter topic can't be made");
+            }
+        }
+    }
+}
+
+impl Owner {
+    pub(super) fn call(
+        &mut self,
+        request: Request,
+        facts: Option<&PluginFacts>,
+        answer: Answer<Reply>,
+        admitted: Admitted,
+    ) {
+        match request {
+            Request::Receive(request) => self.receive(request, answer, admitted),
+            Request::Settle(request) => {
+                self.settle(
+                    &request,
+                    SettleAnswer::Call {
+                        answer,
+                        _admitted: admitted,
+                    },
+                );
+            }
+            Request::ResetGroup(request) => {
+                self.reset(
+                    &request,
+                    SettleAnswer::Call {
+                        answer,
+                        _admitted: admitted,
+                    },
+                );
+            }
+            Request::OpenProducer(request) => {
+                let fresh = self.fresh_producer();
+                let opened = self
+                    .core
+                    .open_producer(&request, fresh, &Bounds(&self.reader));
+                drop(answer.send(opened.map(Reply::Producer)));
+            }
+            Request::Read(request) => {
+                if let Err((refusal, answer)) = self.read(&request, answer) {
+                    drop(answer.send(Err(refusal)));
+                }
+            }
+            request => self.administer(request, facts, answer, admitted),
+        }
+    }
+
+    fn administer(
+        &mut self,
+        request: Request,
+        facts: Option<&PluginFacts>,
+        answer: Answer<Reply>,
+        admitted: Admitted,
+    ) {
+        match self.core.plan(&request, facts, &Bounds(&self.reader)) {
+            Plan::Reply(reply) => drop(answer.send(Ok(reply))),
+            Plan::Refuse(refusal) => {
+                self.metrics.refused(refusal.code);
+                drop(answer.send(Err(refusal)));
+            }
+            Plan::Append(command) => {
+                let then = Then::Reply {
+                    request: Box::new(request),
+                    answer,
+                    _admitted: admitted,
+                };
+                self.append_catalog(command, then);
+            }
+        }
+    }
+
+    fn read(
+        &mut self,
+        request: &tidegate_broker::request::Read,
+        answer: Answer<Reply>,
+    ) -> Result<(), (Refusal, Answer<Reply>)> {
+        let resolved = match self.core.resolve(&request.source) {
+            Ok(resolved) => resolved,
+            Err(refusal) => return Err((refusal, answer)),
+        };
+        let index = request.queue_index as usize;
+        let Some(place) = resolved.queues.get(index) else {
+            let refusal = Refusal::new(
+                code::QUEUE_NOT_FOUND,
+                format!(
+                    "{} has {} queues; there is no queue {index}",
+                    request.source,
+                    resolved.queues.len()
+                ),
+            );
+            return Err((refusal, answer));
+        };
+        let from = match self.start(place.queue, request.from) {
+            Ok(from) => from,
+            Err(refusal) => return Err((refusal, answer)),
+        };
+        let job = ReadJob {
+            queue: place.queue,
+            bindings: resolved.bindings,
+            from,
+            max_messages: request.max_messages,
+            max_bytes: request.max_bytes,
+            answer,
+        };
+        self.workers.give(place.queue, Job::Read(job));
+        Ok(())
+    }
+
+    pub(super) fn register(&mut self, public_key: [u8; 32], name: Name, answer: Answer<Principal>) {
+        let command = CatalogCommand::RegisterClient {
+            public_key,
+            name: name.clone(),
+        };
+        self.append_catalog(
+            command,
+            Then::Registered {
+                public_key,
+                name,
+                answer,
+            },
+        );
+    }
+
+    /// Logs a change of the catalogue; `then` follows when it is durable and applied.
+    pub(super) fn append_catalog(&mut self, command: CatalogCommand, then: Then) {
+        let at = self.clock.now();
+        let section = command.encode();
+        match self
+            .appender
+            .append(&[control_batch(Kind::Catalog, ShardId(0), at, &section)])
+        {
+            Ok(appended) => {
+                let end = appended[0].end;
+                let pending = Pending::Catalog {
+                    at,
+                    command: Box::new(command),
+                    then,
+                };
+                self.state.pending.push_back((end, pending));
+            }
+            Err(error) => {
+                let refusal = self.append_refusal(&error);
+                then.refuse(refusal);
+            }
+        }
+    }
+
+    pub(super) fn then(&mut self, then: Then, applied: Result<(), Refusal>) {
+        if let Err(refusal) = applied {
+            self.metrics.refused(refusal.code);
+            return then.refuse(refusal);
+        }
+        match then {
+            Then::Reply {
+                request, answer, ..
+            } => {
+                drop(answer.send(Ok(self.core.reply_for(&request, &Bounds(&self.reader)))));
+            }
+            Then::Subscribe {
+                request,
+                sink,
+                answer,
+            } => {
+                self.start_subscription(request, sink, answer);
+            }
+            Then::Receive {
+                request,
+                answer,
+                admitted,
+            } => {
+                self.start_receive(&request, answer, admitted);
+            }
+            Then::DeadLetter(letter) => self.state.dead_letters.push_back(*letter),
+            Then::Registered {
+                public_key,
+                name,
+                answer,
+            } => {
+                let principal = Principal {
+                    name,
+                    role: Role::Admin,
+                };
+                self.shared.register(public_key, principal.clone());
+                drop(answer.send(Ok(principal)));
+            }
+        }
+    }
+
+    /// The component that a command may make superfluous.
+    pub(super) fn component_at_stake(&self, command: &CatalogCommand) -> Option<PluginDigest> {
+        match command {
+            CatalogCommand::DeployPlugin { digest, .. } => Some(PluginDigest(*digest)),
+            CatalogCommand::RemovePlugin { plugin } => self
+                .core
+                .catalog()
+                .plugin(plugin)
+                .map(|plugin| PluginDigest(plugin.digest)),
+            _ => None,
+        }
+    }
+
+    /// What the rest of the node must know of a change.
+    pub(super) fn catalog_changed(
+        &mut self,
+        command: &CatalogCommand,
+        at_stake: Option<PluginDigest>,
+    ) {
+        match command {
+            CatalogCommand::Unbind { .. }
+            | CatalogCommand::Bind { .. }
+            | CatalogCommand::DeleteView { .. }
+            | CatalogCommand::DeleteGroup { .. }
+            | CatalogCommand::DeleteTopic { .. } => {
+                let bindings: Arc<[Binding]> =
+                    self.core.catalog().live_bindings().cloned().collect();
+                self.workers.retain(&bindings);
+            }
+            _ => {}
+        }
+        let Some(digest) = at_stake else { return };
+        let named = self
+            .core
+            .catalog()
+            .plugins()
+            .any(|plugin| plugin.digest == digest.0);
+        match command {
+            // A removal of the same component under another name may have come in between.
+            CatalogCommand::DeployPlugin { component, .. } if named => {
+                if let Err(error) = self.components.keep(digest, component) {
+                    tracing::error!(%digest, %error, "a component can't be kept");
+                }
+            }
+            _ if !named => self.components.forget(digest),
+            _ => {}
+        }
+    }
+}

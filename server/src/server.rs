@@ -1,0 +1,283 @@
+//! Putting a node together, and taking it apart.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tidegate_broker::core::Settings;
+use tidegate_broker::reply::Level;
+use tidegate_broker::{Core, Principal, Role};
+use tidegate_quic::{Listener, QuicConfig, ServerIdentity};
+use tidegate_runtime::{HostConfig, PluginHost};
+use tidegate_session::Service;
+use tidegate_store::{RealVfs, RecoveryReport, Store};
+
+use crate::admin::Admin;
+use crate::clock::Clock;
+use crate::components::Components;
+use crate::config::Config;
+use crate::error::StartError;
+use crate::identity::Identity;
+use crate::input::{Input, Inputs};
+use crate::metrics::{Connections, Metrics};
+use crate::node::{Front, Node, Shared};
+use crate::owner::{Owner, State};
+use crate::receipt::Receipts;
+use crate::replay::Replay;
+use crate::token::RootToken;
+use crate::worker::{Tools, Workers};
+
+/// How long connections get to finish when the node stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// A running node.
+pub struct Server {
+    listener: Listener,
+    admin: Admin,
+    node: Arc<Node>,
+    owner: JoinHandle<()>,
+    address: String,
+    root_token: Option<String>,
+    recovery: RecoveryReport,
+}
+
+impl Server {
+    /// Opens the data folder, recovers, and listens. Must be called within a tokio runtime, which
+    /// then carries the connections; a current-thread one will do.
+    ///
+    /// # Errors
+    /// [`StartError`] says what stands in the way and what to do.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        make_folder(&config)?;
+        // The log's lock on the folder comes first: two processes must not make keys at once.
+        let metrics = Arc::new(Metrics::new());
+        let components = open_components(&config)?;
+        let (sender, inputs_received) = channel();
+        let inputs = Inputs::new(sender);
+        let opened = open_log(&config, &components, inputs.clone())?;
+        let identity = Identity::load_or_create(&config.data.join("keys"))?;
+        let receipts = Arc::new(Receipts::new(&identity.receipt_key));
+        let shared = Arc::new(Shared::default());
+        for client in opened.core.catalog().clients() {
+            let principal = Principal {
+                name: client.name.clone(),
+                role: Role::Admin,
+            };
+            shared.register(client.public_key, principal);
+        }
+        let first_start = opened.core.catalog().clients().next().is_none();
+        let (token, root_token) = if first_start {
+            let (token, text) = RootToken::issue(Instant::now());
+            (token, Some(text))
+        } else {
+            (RootToken::none(), None)
+        };
+
+        let tools = Tools {
+            reader: opened.store.reader.clone(),
+            components: Arc::clone(&components),
+            receipts: Arc::clone(&receipts),
+            metrics: Arc::clone(&metrics),
+            inputs: inputs.clone(),
+        };
+        let workers = Workers::start(config.workers, &tools).map_err(StartError::Thread)?;
+        let shards = config.store.shards;
+        let recovery = opened.store.report;
+        let reader = opened.store.reader.clone();
+        let owner = Owner {
+            core: opened.core,
+            appender: opened.store.appender,
+            reader: opened.store.reader,
+            inputs: inputs_received,
+            workers,
+            components: Arc::clone(&components),
+            receipts,
+            shared: Arc::clone(&shared),
+            metrics: Arc::clone(&metrics),
+            clock: opened.clock,
+            shards,
+            log_epoch: recovery.log_epoch,
+            state: State::default(),
+        };
+        let owner = Builder::new()
+            .name("owner".to_owned())
+            .spawn(move || owner.run())
+            .map_err(StartError::Thread)?;
+
+        let node = Arc::new(Node {
+            inputs,
+            shared,
+            metrics,
+            components,
+            reader,
+            token,
+            shards,
+            ready_at: Instant::now(),
+        });
+        let service: Arc<dyn Service> = Arc::new(Front(Arc::clone(&node)));
+        let started = listen(&config, &identity, service, &node).await;
+        let (listener, admin) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                node.inputs.send(Input::Stop);
+                drop(owner.join());
+                return Err(error);
+            }
+        };
+        let address = address(&config, listener.local_addr(), &identity.pin);
+        Ok(Self {
+            listener,
+            admin,
+            node,
+            owner,
+            address,
+            root_token,
+            recovery,
+        })
+    }
+
+    /// Where clients connect: `tidegate://HOST:PORT?pin=sha256:…`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The UDP address in use.
+    #[must_use]
+    pub fn listen_addr(&self) -> SocketAddr {
+        self.listener.local_addr()
+    }
+
+    /// Where `/livez`, `/readyz` and `/metrics` are.
+    #[must_use]
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin.addr
+    }
+
+    /// The one-time token, if no client is registered yet. It is kept nowhere else.
+    #[must_use]
+    pub fn root_token(&self) -> Option<&str> {
+        self.root_token.as_deref()
+    }
+
+    /// What recovery found and read.
+    #[must_use]
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.recovery
+    }
+
+    /// Stops: connections get a few seconds to finish, what is logged becomes durable, a last
+    /// checkpoint is written.
+    pub async fn shutdown(self) {
+        self.node.shared.set_stopping();
+        self.listener.shutdown(DRAIN).await;
+        self.node.inputs.send(Input::Stop);
+        let owner = self.owner;
+        let joined = tokio::task::spawn_blocking(move || owner.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            tracing::error!("the owner thread had panicked");
+        }
+    }
+}
+
+fn make_folder(config: &Config) -> Result<(), StartError> {
+    match DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(&config.data)
+    {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(StartError::Folder {
+            path: config.data.clone(),
+            source: error,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn open_components(config: &Config) -> Result<Arc<Components>, StartError> {
+    let host = PluginHost::new(HostConfig {
+        compiler: tidegate_runtime::CompilerCommand {
+            program: config.compiler.program.clone(),
+            args: config.compiler.args.clone(),
+        },
+        cache_dir: config.data.join("compiled"),
+    })
+    .map_err(|error| StartError::Plugins(error.to_string()))?;
+    let folder = config.data.join("components");
+    let components = Components::open(&folder, host).map_err(|source| StartError::Folder {
+        path: folder,
+        source,
+    })?;
+    Ok(Arc::new(components))
+}
+
+struct Opened {
+    store: Store,
+    core: Core,
+    clock: Clock,
+}
+
+fn open_log(
+    config: &Config,
+    components: &Arc<Components>,
+    inputs: Inputs,
+) -> Result<Opened, StartError> {
+    let mut clock = Clock::default();
+    let mut core = Core::new(Settings {
+        shards: config.store.shards,
+        log_epoch: 0,
+        level: Level::Disk,
+    });
+    let mut replay = Replay::new(&mut core, Arc::clone(components));
+    let store = Store::open(
+        Arc::new(RealVfs),
+        &config.data.join("log"),
+        config.store.clone(),
+        clock.now(),
+        &mut replay,
+    )?;
+    clock.not_before(replay.last_append);
+    store
+        .appender
+        .on_durable(Arc::new(move |_| inputs.send(Input::Durable)));
+    core.begin_epoch(store.report.log_epoch);
+    Ok(Opened { store, core, clock })
+}
+
+async fn listen(
+    config: &Config,
+    identity: &Identity,
+    service: Arc<dyn Service>,
+    node: &Arc<Node>,
+) -> Result<(Listener, Admin), StartError> {
+    let refused = |addr: SocketAddr, reason: String| StartError::Listen { addr, reason };
+    let certificate = CertificateDer::from(identity.certificate.clone());
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(identity.private_key.clone()));
+    let quic_identity = ServerIdentity::new(vec![certificate], key)
+        .map_err(|error| refused(config.listen, error.to_string()))?;
+    let quic = QuicConfig::new(identity.reset_key);
+    let observer = Arc::new(Connections(Arc::clone(&node.metrics)));
+    let listener = Listener::bind(config.listen, quic_identity, service, quic, observer)
+        .map_err(|error| refused(config.listen, error.to_string()))?;
+    let admin = Admin::start(config.admin, Arc::clone(node))
+        .await
+        .map_err(|error| refused(config.admin, error.to_string()))?;
+    Ok((listener, admin))
+}
+
+/// What clients are given: a wildcard address names no host, so the host's own comes in.
+fn address(config: &Config, bound: SocketAddr, pin: &str) -> String {
+    let host = match &config.public_host {
+        Some(host) => host.clone(),
+        None if bound.ip().is_unspecified() => "localhost".to_owned(),
+        None if bound.is_ipv6() => format!("[{}]", bound.ip()),
+        None => bound.ip().to_string(),
+    };
+    format!("tidegate://{host}:{}?pin={pin}", bound.port())
+}

@@ -1,0 +1,128 @@
+//! The one-time root token: how the first client of a new node gets in.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::{constant_time, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tidegate_broker::Refusal;
+use tidegate_model::code;
+
+use crate::identity::random;
+
+/// How long the token is good for.
+pub const TOKEN_LIFE: Duration = Duration::from_secs(15 * 60);
+const TOKEN_PREFIX: &str = "tgroot_";
+const TOKEN_RANDOM_BYTES: usize = 24;
+
+/// Holds the hash of the token until it is used or too old.
+pub(crate) struct RootToken {
+    state: Mutex<Option<Issued>>,
+}
+
+struct Issued {
+    hash: digest::Digest,
+    until: Instant,
+}
+
+impl RootToken {
+    /// No token: this node has clients already.
+    pub(crate) fn none() -> Self {
+        Self {
+            state: Mutex::new(None),
+        }
+    }
+
+    /// A new token, and its text, which is kept nowhere.
+    pub(crate) fn issue(now: Instant) -> (Self, String) {
+        let text = format!(
+            "{TOKEN_PREFIX}{}",
+            URL_SAFE_NO_PAD.encode(random::<TOKEN_RANDOM_BYTES>())
+        );
+        let issued = Issued {
+            hash: hash(&text),
+            until: now + TOKEN_LIFE,
+        };
+        (
+            Self {
+                state: Mutex::new(Some(issued)),
+            },
+            text,
+        )
+    }
+
+    /// Takes the token: it works once.
+    ///
+    /// # Errors
+    /// `TOKEN_INVALID` or `TOKEN_EXPIRED`.
+    pub(crate) fn redeem(&self, text: &str, now: Instant) -> Result<(), Refusal> {
+        let mut state = self.state.lock().expect("no holder of this lock panics");
+        let invalid = || {
+            Refusal::new(
+                code::TOKEN_INVALID,
+                "this root token is wrong or was used before",
+            )
+            .hint("a key that is registered already needs no token: run `tidegate context ls`")
+        };
+        let issued = state.as_ref().ok_or_else(invalid)?;
+        constant_time::verify_slices_are_equal(issued.hash.as_ref(), hash(text).as_ref())
+            .map_err(|_| invalid())?;
+        let expired = now >= issued.until;
+        *state = None;
+        if expired {
+            return Err(Refusal::new(
+                code::TOKEN_EXPIRED,
+                format!(
+                    "this root token was good for {} minutes",
+                    TOKEN_LIFE.as_secs() / 60
+                ),
+            )
+            .hint("restart the server: while it has no client it prints a new token"));
+        }
+        Ok(())
+    }
+
+    /// Gives the token back after a login that could not be completed.
+    pub(crate) fn restore(&self, text: &str, now: Instant) {
+        let mut state = self.state.lock().expect("no holder of this lock panics");
+        *state = Some(Issued {
+            hash: hash(text),
+            until: now + TOKEN_LIFE,
+        });
+    }
+}
+
+fn hash(text: &str) -> digest::Digest {
+    digest::digest(&digest::SHA256, text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_works_once() {
+        let now = Instant::now();
+        let (token, text) = RootToken::issue(now);
+        assert_eq!(
+            token.redeem("tgroot_wrong", now).unwrap_err().code,
+            code::TOKEN_INVALID
+        );
+        assert_eq!(token.redeem(&text, now), Ok(()));
+        assert_eq!(
+            token.redeem(&text, now).unwrap_err().code,
+            code::TOKEN_INVALID
+        );
+    }
+
+    #[test]
+    fn it_ends_after_its_life() {
+        let now = Instant::now();
+        let (token, text) = RootToken::issue(now);
+        assert_eq!(
+            token.redeem(&text, now + TOKEN_LIFE).unwrap_err().code,
+            code::TOKEN_EXPIRED
+        );
+    }
+}

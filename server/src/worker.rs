@@ -1,0 +1,138 @@
+//! Threads that read the log and run guests, so that the owner never waits for either.
+//!
+//! Jobs of one queue go to one worker, in order: what is fetched first is judged and sent first.
+
+mod fetch;
+mod judge;
+mod send;
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Builder, JoinHandle};
+
+use tidegate_broker::catalog::Binding;
+use tidegate_broker::effects::Fetch;
+use tidegate_broker::id::WaiterId;
+use tidegate_broker::reply::Reply;
+use tidegate_model::{Offset, QueueId};
+use tidegate_session::{DeliverySink, SubscriptionId};
+use tidegate_store::Reader;
+
+use crate::components::Components;
+use crate::input::{Answer, Inputs};
+use crate::metrics::Metrics;
+use crate::receipt::Receipts;
+use judge::Judge;
+
+/// Jobs that may wait for one worker; the owner waits when it is full, and workers never wait for
+/// the owner.
+const JOBS_WAITING_MAX: usize = 16_384;
+
+/// What a worker is asked to do.
+pub(crate) enum Job {
+    /// Look into a queue for the broker.
+    Fetch(Fetch),
+    /// Read what was granted and send it.
+    Send(Grant),
+    /// Read stored messages by offset, for nobody's group.
+    Read(ReadJob),
+    /// Forget the filters of bindings that are gone: these are all that are left.
+    Retain(Arc<[Binding]>),
+}
+
+/// A grant and where it goes.
+pub(crate) struct Grant {
+    pub(crate) grant: tidegate_broker::effects::Grant,
+    pub(crate) to: Target,
+}
+
+/// Where granted messages go.
+pub(crate) enum Target {
+    Subscription(SubscriptionId, Arc<dyn DeliverySink>),
+    /// Back to the owner, which gathers them.
+    Waiter(WaiterId),
+}
+
+/// A raw read of one queue.
+pub(crate) struct ReadJob {
+    pub(crate) queue: QueueId,
+    pub(crate) bindings: Arc<[Binding]>,
+    pub(crate) from: Offset,
+    pub(crate) max_messages: u32,
+    pub(crate) max_bytes: u32,
+    pub(crate) answer: Answer<Reply>,
+}
+
+/// What every worker works with.
+#[derive(Clone)]
+pub(crate) struct Tools {
+    pub(crate) reader: Reader,
+    pub(crate) components: Arc<Components>,
+    pub(crate) receipts: Arc<Receipts>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) inputs: Inputs,
+}
+
+/// The pool.
+pub(crate) struct Workers {
+    queues: Vec<SyncSender<Job>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts `count` workers, at least one.
+    pub(crate) fn start(count: usize, tools: &Tools) -> std::io::Result<Self> {
+        let mut workers = Self {
+            queues: Vec::new(),
+            threads: Vec::new(),
+        };
+        for index in 0..count.max(1) {
+            let (queue, jobs) = sync_channel(JOBS_WAITING_MAX);
+            let tools = tools.clone();
+            let thread = Builder::new()
+                .name(format!("worker-{index}"))
+                .stack_size(tidegate_runtime::limits::CALLER_STACK_BYTES)
+                .spawn(move || work(&jobs, &tools))?;
+            workers.queues.push(queue);
+            workers.threads.push(thread);
+        }
+        Ok(workers)
+    }
+
+    /// Hands a job of a queue to that queue's worker.
+    pub(crate) fn give(&self, queue: QueueId, job: Job) {
+        let count = u64::try_from(self.queues.len()).expect("a small number");
+        let worker = usize::try_from(queue.0 % count).expect("below a small number");
+        // It only fails if the worker has panicked; its thread's message says why.
+        let _ = self.queues[worker].send(job);
+    }
+
+    /// Tells all workers which bindings are left.
+    pub(crate) fn retain(&self, bindings: &Arc<[Binding]>) {
+        for queue in &self.queues {
+            let _ = queue.send(Job::Retain(Arc::clone(bindings)));
+        }
+    }
+
+    /// Lets every worker finish what it was given.
+    pub(crate) fn stop(self) {
+        drop(self.queues);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker had panicked");
+            }
+        }
+    }
+}
+
+fn work(jobs: &Receiver<Job>, tools: &Tools) {
+    let mut judge = Judge::new(Arc::clone(&tools.components), Arc::clone(&tools.metrics));
+    while let Ok(job) = jobs.recv() {
+        match job {
+            Job::Fetch(fetch) => fetch::fetch(&fetch, &mut judge, tools),
+            Job::Send(grant) => send::send(grant, tools),
+            Job::Read(read) => fetch::read(read, &mut judge, tools),
+            Job::Retain(bindings) => judge.retain(&bindings),
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Looking into queues: which records there are, and which of them the filters accept.
+
+use std::time::SystemTime;
+
+use tidegate_broker::Refusal;
+use tidegate_broker::effects::{Fetch, Fetched, FetchedBatch};
+use tidegate_broker::range::RangeSet;
+use tidegate_broker::reply::{DeliveredBatch, ReadBatches, Reply};
+use tidegate_model::{Code, Offset, QueueId, Timestamp, code};
+use tidegate_store::{IndexEntry, ReadError, Reader, StoredBatch};
+
+use super::judge::Judge;
+use super::{ReadJob, Tools, send};
+use crate::input::Input;
+
+/// Index entries looked up at a time.
+const ENTRIES: usize = 256;
+/// Batches judged in one go: with their section limit this bounds what is held in memory.
+const JUDGED_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Answers a fetch of the broker.
+pub(super) fn fetch(fetch: &Fetch, judge: &mut Judge, tools: &Tools) {
+    let fetched = if fetch.bindings.is_empty() {
+        unfiltered(fetch, &tools.reader)
+    } else {
+        filtered(fetch, judge, &tools.reader)
+    };
+    let fetched = fetched.unwrap_or_else(|reason| Fetched::Stopped { reason });
+    tools.inputs.send(Input::Fetched(fetch.token, fetched));
+}
+
+/// Without filters the index says it all; no batch is read.
+fn unfiltered(fetch: &Fetch, reader: &Reader) -> Result<Fetched, Code> {
+    let mut batches = Vec::new();
+    let next = walk(fetch, reader, |entry, looked_at| {
+        let mut accepted = RangeSet::default();
+        accepted.push(looked_at.0.0, looked_at.1.0);
+        batches.push(FetchedBatch {
+            base_offset: entry.base_offset,
+            span: entry.span,
+            bytes: entry.section_len,
+            records: entry.count,
+            accepted,
+            failed: Vec::new(),
+        });
+        Ok(())
+    })?;
+    Ok(Fetched::Examined { batches, next })
+}
+
+fn filtered(fetch: &Fetch, judge: &mut Judge, reader: &Reader) -> Result<Fetched, Code> {
+    let mut stored: Vec<(StoredBatch, (Offset, Offset))> = Vec::new();
+    let mut bytes = 0;
+    let next = walk(fetch, reader, |entry, looked_at| {
+        if bytes > 0 && bytes + u64::from(entry.section_len) > JUDGED_BYTES {
+            return Err(Walked::Enough);
+        }
+        bytes += u64::from(entry.section_len);
+        let batch = reader
+            .read(entry.position)
+            .map_err(|error| Walked::Failed(read_code(&error)))?;
+        stored.push((batch, looked_at));
+        Ok(())
+    });
+    // What was read before the damage is judged and delivered; the next fetch meets it alone.
+    let next = match next {
+        Err(reason) if stored.is_empty() => return Err(reason),
+        Err(_) => stored
+            .last()
+            .map_or(fetch.from, |(_, looked_at)| looked_at.1),
+        Ok(next) => next,
+    };
+    let (whole, looked_at): (Vec<_>, Vec<_>) = stored.into_iter().unzip();
+    let (judged, whole, next) = match judge.judge(now(), &fetch.bindings, &whole) {
+        Ok(judged) => (judged, &whole[..], next),
+        Err(stopped) if stopped.batches == 0 => return Err(stopped.reason),
+        Err(stopped) => {
+            let before = &whole[..stopped.batches];
+            let judged = judge
+                .judge(now(), &fetch.bindings, before)
+                .map_err(|stopped| stopped.reason)?;
+            (judged, before, looked_at[stopped.batches - 1].1)
+        }
+    };
+    let batches = judged
+        .into_iter()
+        .zip(whole)
+        .zip(looked_at)
+        .map(|((judged, batch), (from, until))| FetchedBatch {
+            base_offset: batch.header.base_offset,
+            span: batch.header.span,
+            bytes: u32::try_from(batch.section.len()).expect("a section is below 4 GiB"),
+            records: batch.header.count,
+            accepted: judged.accepted.within(from.0, until.0),
+            failed: judged
+                .failed
+                .into_iter()
+                .map(|mut failed| {
+                    failed.offsets = failed.offsets.within(from.0, until.0);
+                    failed
+                })
+                .filter(|failed| !failed.offsets.is_empty())
+                .collect(),
+        })
+        .filter(|batch| !batch.accepted.is_empty() || !batch.failed.is_empty())
+        .collect();
+    Ok(Fetched::Examined { batches, next })
+}
+
+enum Walked {
+    Enough,
+    Failed(Code),
+}
+
+/// Visits the batches that a fetch may look at, each with the offsets that are looked at in it.
+/// Gives the offset after the last one visited.
+fn walk(
+    fetch: &Fetch,
+    reader: &Reader,
+    mut visit: impl FnMut(&IndexEntry, (Offset, Offset)) -> Result<(), Walked>,
+) -> Result<Offset, Code> {
+    let mut next = fetch.from;
+    let (mut records, mut bytes) = (0u32, 0u64);
+    let mut entries = Vec::new();
+    loop {
+        entries.clear();
+        entries_from(reader, fetch.queue, next, &mut entries)?;
+        if entries.is_empty() {
+            return Ok(next);
+        }
+        for entry in &entries {
+            let from = entry.base_offset.max(fetch.from);
+            let until = entry.next_offset().min(fetch.until);
+            if from >= until {
+                return Ok(next.max(from.min(fetch.until)));
+            }
+            records += u32::from(entry.count);
+            bytes += u64::from(entry.section_len);
+            let room = records <= fetch.max_records && bytes <= u64::from(fetch.max_bytes);
+            if !room && next > fetch.from {
+                return Ok(next);
+            }
+            match visit(entry, (from, until)) {
+                Ok(()) => next = until,
+                Err(Walked::Enough) => return Ok(next),
+                Err(Walked::Failed(code)) => return Err(code),
+            }
+        }
+    }
+}
+
+fn entries_from(
+    reader: &Reader,
+    queue: QueueId,
+    from: Offset,
+    entries: &mut Vec<IndexEntry>,
+) -> Result<(), Code> {
+    reader
+        .entries(queue, from, ENTRIES, entries)
+        .map_err(|error| read_code(&error))
+}
+
+/// Answers a raw read.
+pub(super) fn read(job: ReadJob, judge: &mut Judge, tools: &Tools) {
+    let outcome = read_batches(&job, judge, &tools.reader);
+    // The caller may have gone away.
+    let _ = job.answer.send(outcome.map(Reply::Read));
+}
+
+fn read_batches(job: &ReadJob, judge: &mut Judge, reader: &Reader) -> Result<ReadBatches, Refusal> {
+    let refuse = |error: ReadError| Refusal::new(read_code(&error), error.to_string());
+    let bounds = reader.bounds(job.queue);
+    let mut answer = ReadBatches {
+        start: bounds.start,
+        next: bounds.next,
+        resume: job.from,
+        batches: Vec::new(),
+    };
+    let (mut messages, mut bytes) = (0u64, 0u64);
+    let mut entries = Vec::new();
+    loop {
+        entries.clear();
+        reader
+            .entries(job.queue, answer.resume, ENTRIES, &mut entries)
+            .map_err(refuse)?;
+        if entries.is_empty() {
+            return Ok(answer);
+        }
+        for entry in &entries {
+            if messages >= u64::from(job.max_messages) || bytes >= u64::from(job.max_bytes) {
+                return Ok(answer);
+            }
+            if !answer.batches.is_empty()
+                && bytes + u64::from(entry.section_len) > u64::from(job.max_bytes)
+            {
+                return Ok(answer);
+            }
+            let batch = reader.read(entry.position).map_err(refuse)?;
+            let mut wanted = judge
+                .judge(now(), &job.bindings, std::slice::from_ref(&batch))
+                .map_err(|stopped| {
+                    Refusal::new(stopped.reason, "a plugin of the view failed on this range")
+                })?
+                .remove(0)
+                .accepted
+                .within(answer.resume.0, u64::MAX);
+            let wanted = wanted.take_front(u64::from(job.max_messages) - messages);
+            answer.resume = match wanted.end() {
+                // A batch cut short by the limit is read on from there.
+                Some(end) if messages + wanted.count() >= u64::from(job.max_messages) => {
+                    Offset(end)
+                }
+                _ => entry.next_offset(),
+            };
+            if let Some(batch) = delivered(batch, &wanted)? {
+                messages += wanted.count();
+                bytes += batch.section.len() as u64;
+                answer.batches.push(batch);
+            }
+        }
+    }
+}
+
+fn delivered(batch: StoredBatch, wanted: &RangeSet) -> Result<Option<DeliveredBatch>, Refusal> {
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    send::prepare(batch, wanted)
+        .map(Some)
+        .map_err(|error| Refusal::new(code::QUARANTINED, error.to_string()))
+}
+
+fn read_code(error: &ReadError) -> Code {
+    match error {
+        ReadError::NotFound { .. } => code::OFFSET_OUT_OF_RANGE,
+        ReadError::Quarantined { .. } => code::QUARANTINED,
+        _ => code::DATA_CORRUPT,
+    }
+}
+
+/// The time that guests see. It decides nothing in the broker.
+fn now() -> Timestamp {
+    let since_epoch = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,121 @@
+//! Turning grants into what goes over the wire.
+
+use bytes::Bytes;
+use tidegate_broker::range::RangeSet;
+use tidegate_broker::reply::{DeliveredBatch, Delivery};
+use tidegate_broker::request::Receipt;
+use tidegate_model::checksum::crc32c;
+use tidegate_model::{Codec, Section, SectionBuilder, SectionError};
+use tidegate_store::{ReadError, StoredBatch};
+
+use super::{Grant, Target, Tools};
+use crate::input::Input;
+
+/// Why granted records can't be sent. Their lease lapses and they are retried, then dead-lettered.
+#[derive(Debug, thiserror::Error)]
+enum SendError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("the stored batch can't be read back: {0}")]
+    Section(#[from] SectionError),
+    #[error("the queue's index has no batch at offset {0}")]
+    Gone(u64),
+}
+
+/// Reads what was granted and hands it on.
+pub(super) fn send(Grant { grant, to }: Grant, tools: &Tools) {
+    let delivery = deliver(&grant, tools).inspect_err(|error| {
+        tracing::error!(queue = %grant.queue, offset = %grant.base_offset, %error,
+            "granted messages can't be read; their lease will lapse");
+    });
+    match (delivery, to) {
+        (Ok(delivery), Target::Subscription(id, sink)) => sink.deliver(id, vec![delivery]),
+        (Err(_), Target::Subscription(..)) => {}
+        (delivery, Target::Waiter(waiter)) => {
+            tools.inputs.send(Input::Read(waiter, delivery.ok()));
+        }
+    }
+}
+
+fn deliver(grant: &tidegate_broker::effects::Grant, tools: &Tools) -> Result<Delivery, SendError> {
+    let mut entries = Vec::with_capacity(1);
+    tools
+        .reader
+        .entries(grant.queue, grant.base_offset, 1, &mut entries)?;
+    let entry = entries
+        .first()
+        .ok_or(SendError::Gone(grant.base_offset.0))?;
+    if entry.base_offset != grant.base_offset {
+        return Err(SendError::Gone(grant.base_offset.0));
+    }
+    let batch = prepare(tools.reader.read(entry.position)?, &grant.offsets)?;
+    tools
+        .metrics
+        .delivered_messages
+        .inc_by(u64::from(batch.count));
+    tools
+        .metrics
+        .delivered_bytes
+        .inc_by(batch.section.len() as u64);
+    let receipt = Receipt {
+        queue: grant.queue,
+        base_offset: grant.base_offset,
+        span: grant.span,
+        attempt: grant.attempt,
+        lease: grant.lease,
+        mac: [0; 16],
+    };
+    Ok(Delivery {
+        queue_index: grant.queue_index,
+        receipt: tools.receipts.sign(grant.cursor, receipt),
+        batch,
+    })
+}
+
+/// A stored batch as it goes out: byte for byte under the producer's CRC if all of it is wanted,
+/// else only what is wanted, under a CRC of the server's.
+pub(super) fn prepare(
+    batch: StoredBatch,
+    wanted: &RangeSet,
+) -> Result<DeliveredBatch, SectionError> {
+    let header = &batch.header;
+    let mut out = DeliveredBatch {
+        shard: header.shard,
+        seq: header.seq,
+        base_offset: header.base_offset,
+        append_time: header.append_time,
+        count: header.count,
+        span: header.span,
+        codec: header.codec,
+        key_id: header.key_id,
+        section_crc: header.section_crc,
+        compacted: false,
+        section: batch.section.clone(),
+    };
+    if wanted.count() >= u64::from(header.count) {
+        return Ok(out);
+    }
+    let codec = Codec::from_byte(header.codec)?;
+    let section = Section::parse_trusted(&batch.section, usize::from(header.count), codec)?;
+    let raw = match codec {
+        Codec::None => None,
+        Codec::Lz4 => Some(tidegate_model::compress::raw_bodies(&section, codec)?),
+    };
+    let section = match &raw {
+        Some(raw) => section.with_bodies(raw)?,
+        None => section,
+    };
+    let mut builder = SectionBuilder::new();
+    for record in section.records() {
+        if wanted.contains(header.base_offset.0 + u64::from(record.delta())) {
+            builder.push_record(record.delta(), &record)?;
+        }
+    }
+    let compacted = builder.finish_with_span(u32::from(header.span))?;
+    out.count = u16::try_from(builder.count()).expect("at most as many as there were");
+    out.codec = Codec::None as u8;
+    out.section_crc = crc32c(&compacted);
+    out.compacted = true;
+    out.section = Bytes::from(compacted);
+    Ok(out)
+}
