@@ -1,0 +1,88 @@
+//! Measures Tidegate against the limits of the machine it runs on, both in the same run.
+//!
+//! `cargo run --release -p tidegate-bench` prints the tables of `docs/performance.md`. Figures are
+//! ratios first: a shared machine moves the absolutes, hardly the ratios.
+
+mod disk;
+mod filter;
+mod machine;
+mod publish;
+mod start;
+mod table;
+mod transport;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use table::Table;
+
+#[derive(Parser)]
+#[command(about = "Measures Tidegate against the limits of this machine")]
+struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
+    /// Seconds for each figure.
+    #[arg(long, default_value_t = 3, global = true)]
+    seconds: u64,
+    /// Folder for data, on the disk to be measured.
+    #[arg(long, default_value = "target/bench", global = true)]
+    folder: PathBuf,
+    /// Gigabytes in the log for the start-up figure; needs twice as much free space.
+    #[arg(long, default_value_t = 5, global = true)]
+    start_gb: u64,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Durable publishes against the bare rate of fdatasync.
+    Publish,
+    /// Publish and consume against raw quinn.
+    Transport,
+    /// Filters, native and as guests.
+    Filter,
+    /// Start-up time and idle memory.
+    Start,
+    /// The raw quinn peer of `transport`, started by it.
+    #[command(hide = true)]
+    RawPeer,
+    /// The compiling child of `filter`, started by it.
+    #[command(hide = true)]
+    CompileChild,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let time = Duration::from_secs(args.seconds);
+    match args.what {
+        Some(What::RawPeer) => return transport::raw_peer(),
+        Some(What::CompileChild) => tidegate_runtime::compiler::child_main(),
+        _ => {}
+    }
+    std::fs::create_dir_all(&args.folder)?;
+    machine::describe().print();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let all = args.what.is_none();
+    let mut tables: Vec<Table> = Vec::new();
+    let mut show = |table: Table| {
+        table.print();
+        tables.push(table);
+    };
+    if all || matches!(args.what, Some(What::Publish)) {
+        show(runtime.block_on(publish::measure(&args.folder, time))?);
+    }
+    if all || matches!(args.what, Some(What::Transport)) {
+        show(runtime.block_on(transport::measure(&args.folder, time))?);
+    }
+    if all || matches!(args.what, Some(What::Filter)) {
+        show(filter::measure(&args.folder, time)?);
+        show(runtime.block_on(filter::measure_product(&args.folder))?);
+    }
+    if all || matches!(args.what, Some(What::Start)) {
+        show(runtime.block_on(start::measure(&args.folder, args.start_gb))?);
+    }
+    Ok(())
+}
