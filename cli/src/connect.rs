@@ -21,12 +21,16 @@ pub(crate) async fn connect(app: &mut App) -> Result<Client> {
         ));
     }
     let (name, context) = store.named_or_current(app.global.context.as_deref())?;
-    let address = app.global.server.as_deref().unwrap_or(&context.address);
+    let (address, said) = match app.global.server.as_deref() {
+        Some(address) => (address, "--server or TIDEGATE_SERVER".to_owned()),
+        None => (context.address.as_str(), format!("context {name}")),
+    };
     open(address, &context.key)
         .await
-        .map_err(|failure| failure.because(format!("context {name} says {address}")))
+        .map_err(|failure| failure.because(format!("{said} names {address}")))
 }
 
+/// Connects with a key to the server at an address with a pin.
 pub(crate) async fn open(address: &str, key: &str) -> Result<Client> {
     let address: Address = address.parse()?;
     let key = ClientKey::from_pem(key)?;

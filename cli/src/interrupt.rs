@@ -4,14 +4,40 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::{Exit, Failure, Result};
 
-/// Notices signals from the moment it is made.
+/// Notices signals from the moment it is made, also while the command's own task is held up by a
+/// reader that has stopped reading: then a second signal ends the process.
 pub(crate) struct Interrupt {
+    signals: Signals,
+}
+
+struct Signals {
     int: Signal,
     term: Signal,
 }
 
 impl Interrupt {
     pub(crate) fn listen() -> Result<Self> {
+        let mut watched = Signals::listen()?;
+        tokio::spawn(async move {
+            watched.next().await;
+            watched.next().await;
+            std::process::exit(Exit::Interrupted as i32);
+        });
+        Ok(Self {
+            signals: Signals::listen()?,
+        })
+    }
+
+    /// Waits for a signal.
+    ///
+    /// Cancel-safe: a call that is dropped has taken no signal.
+    pub(crate) async fn wait(&mut self) {
+        self.signals.next().await;
+    }
+}
+
+impl Signals {
+    fn listen() -> Result<Self> {
         let listen = |kind| {
             signal(kind).map_err(|error| {
                 Failure::new(tidegate_model::code::INTERNAL, "signals can't be caught")
@@ -22,19 +48,6 @@ impl Interrupt {
             int: listen(SignalKind::interrupt())?,
             term: listen(SignalKind::terminate())?,
         })
-    }
-
-    /// Waits for the first signal. From then on a second one ends the process on the spot.
-    ///
-    /// Cancel-safe: a call that is dropped has taken no signal.
-    pub(crate) async fn wait(&mut self) {
-        self.next().await;
-        if let Ok(mut second) = Self::listen() {
-            tokio::spawn(async move {
-                second.next().await;
-                std::process::exit(Exit::Interrupted as i32);
-            });
-        }
     }
 
     async fn next(&mut self) {

@@ -24,12 +24,12 @@ pub(crate) struct Args {
     /// The one-time token; without it, it is read from standard input
     #[arg(long)]
     token: Option<String>,
-    /// A file with the token
+    /// A file with the token, where --token isn't given
     #[arg(
         long,
+        value_name = "FILE",
         env = "TIDEGATE_TOKEN_FILE",
-        hide_env_values = true,
-        conflicts_with = "token"
+        hide_env_values = true
     )]
     token_file: Option<PathBuf>,
     /// What the server is to call this client [default: the user's name]

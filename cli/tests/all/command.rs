@@ -14,7 +14,7 @@ pub(crate) struct Tidegate {
 impl Tidegate {
     pub(crate) fn new() -> Self {
         Self {
-            folder: tempfile::tempdir().unwrap(),
+            folder: tempfile::tempdir().expect("a temporary folder can be made"),
         }
     }
 
@@ -49,9 +49,9 @@ impl Tidegate {
             .spawn()
             .expect("the binary starts");
         // A command that reads nothing closes the pipe; its output tells why.
-        drop(child.stdin.take().unwrap().write_all(input));
-        let output = child.wait_with_output().unwrap();
-        let folder = self.folder().canonicalize().unwrap();
+        drop(child.stdin.take().expect("piped").write_all(input));
+        let output = child.wait_with_output().expect("the binary ends");
+        let folder = self.folder().canonicalize().expect("it is there");
         let text = |bytes: &[u8]| {
             String::from_utf8_lossy(bytes)
                 .replace(&folder.display().to_string(), "FOLDER")

@@ -25,10 +25,10 @@ key = "the secret of here"
 fn with_contexts(mode: u32) -> Tidegate {
     let tidegate = Tidegate::new();
     let home = tidegate.folder().join("home");
-    fs::create_dir(&home).unwrap();
+    fs::create_dir(&home).expect("a new folder");
     let file = home.join("contexts.toml");
-    fs::write(&file, CONTEXTS).unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+    fs::write(&file, CONTEXTS).expect("a new file");
+    fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("our file");
     tidegate
 }
 
