@@ -1,12 +1,22 @@
 //! Consuming as a member of a group: credit, messages, settlements.
 
+mod member;
+mod settling;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_model::{Code, Offset, QueueId, code};
+use tidegate_wire::Outcome;
 
-use crate::Error;
 use crate::catalog::{GroupRef, Source, StartAt};
-use crate::message::{Handle, Received};
+use crate::client::Client;
+use crate::message::{Handle, Received, unpack};
+use crate::{Error, convert};
+
+pub(crate) use member::Member;
+pub(crate) use settling::runs;
 
 /// What to consume, and how much of it ahead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +31,8 @@ pub struct ConsumerOptions {
     pub invisible: Duration,
     /// Messages that may be under way or wait in the consumer, at least 1.
     pub credit_messages: u32,
-    /// Bytes that may be under way or wait in the consumer; one message goes over it, if it must.
+    /// Bytes that may be under way or wait in the consumer, at least 1; one message goes over it, if it
+    /// must.
     pub credit_bytes: u32,
 }
 
@@ -43,7 +54,10 @@ impl ConsumerOptions {
 /// A member of a group. Survives reconnects: it subscribes again and repeats settlements whose
 /// outcome it hasn't heard. Dropping it ends the subscription; its leases run on until they lapse.
 #[derive(Debug)]
-pub struct Consumer {}
+pub struct Consumer {
+    member: Arc<Member>,
+    ready: VecDeque<Received>,
+}
 
 /// What became of settlements; see [`Consumer::settle`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,14 +88,39 @@ pub struct RefusedSettle {
 }
 
 impl Consumer {
+    pub(crate) async fn open(client: &Client, options: &ConsumerOptions) -> Result<Self, Error> {
+        if options.credit_messages == 0 || options.credit_bytes == 0 {
+            return Err(Error::new(
+                code::INVALID_ARGUMENT,
+                "credit_messages and credit_bytes are at least 1",
+            ));
+        }
+        let member = Arc::new(Member::new(options));
+        // Dropped with a failure, so that the task ends.
+        let consumer = Self {
+            member: Arc::clone(&member),
+            ready: VecDeque::new(),
+        };
+        tokio::spawn(member::drive(client.clone(), Arc::clone(&member)));
+        client.in_time(member.ready()).await?;
+        Ok(consumer)
+    }
+
     /// The next message; waits for it.
     ///
     /// Cancel-safe: a call that is dropped has taken no message.
     ///
     /// # Errors
-    /// What ended the subscription, as `GROUP_DELETED`.
+    /// What ended the subscription, as `GROUP_DELETED`. `CHECKSUM` for a batch that changed on its
+    /// way: the next call goes on behind it.
     pub async fn next(&mut self) -> Result<Received, Error> {
-        Err(Error::new(code::UNSUPPORTED, "not connected"))
+        loop {
+            if let Some(received) = self.ready.pop_front() {
+                return Ok(received);
+            }
+            let delivery = self.member.take().await?;
+            self.ready.extend(unpack(&delivery)?);
+        }
     }
 
     /// All messages that are there, at least one; waits for it. At most one stored batch at a time.
@@ -91,7 +130,11 @@ impl Consumer {
     /// # Errors
     /// As [`Self::next`].
     pub async fn next_batch(&mut self) -> Result<Vec<Received>, Error> {
-        Err(Error::new(code::UNSUPPORTED, "not connected"))
+        while self.ready.is_empty() {
+            let delivery = self.member.take().await?;
+            self.ready.extend(unpack(&delivery)?);
+        }
+        Ok(std::mem::take(&mut self.ready).into())
     }
 
     /// Says that a message is done. Returns at once unless too many settlements are under way;
@@ -101,7 +144,7 @@ impl Consumer {
     /// `LEASE_INVALID` for a handle of a message that was read without a group.
     /// What ended the subscription.
     pub async fn ack(&self, handle: &Handle) -> Result<(), Error> {
-        self.ack_many(core::slice::from_ref(handle)).await
+        self.member.say(handle, Outcome::Ack).await
     }
 
     /// Says that messages are done; see [`Self::ack`].
@@ -109,8 +152,10 @@ impl Consumer {
     /// # Errors
     /// As [`Self::ack`].
     pub async fn ack_many(&self, handles: &[Handle]) -> Result<(), Error> {
-        let _ = handles;
-        Err(Error::new(code::UNSUPPORTED, "not connected"))
+        for handle in handles {
+            self.ack(handle).await?;
+        }
+        Ok(())
     }
 
     /// Says that a message failed: it comes again after `delay`, or after the group's backoff.
@@ -118,8 +163,8 @@ impl Consumer {
     /// # Errors
     /// As [`Self::ack`].
     pub async fn nack(&self, handle: &Handle, delay: Option<Duration>) -> Result<(), Error> {
-        let _ = (handle, delay);
-        Err(Error::new(code::UNSUPPORTED, "not connected"))
+        let delay_ms = delay.map(convert::millis);
+        self.member.say(handle, Outcome::Nack { delay_ms }).await
     }
 
     /// Keeps a message leased for `invisible` from now.
@@ -127,8 +172,10 @@ impl Consumer {
     /// # Errors
     /// As [`Self::ack`].
     pub async fn extend(&self, handle: &Handle, invisible: Duration) -> Result<(), Error> {
-        let _ = (handle, invisible);
-        Err(Error::new(code::UNSUPPORTED, "not connected"))
+        let invisible_ms = convert::millis(invisible);
+        self.member
+            .say(handle, Outcome::Extend { invisible_ms })
+            .await
     }
 
     /// Waits until everything said before is durable at the server, and tells what became of it.
@@ -136,7 +183,7 @@ impl Consumer {
     /// # Errors
     /// What ended the subscription. A lapsed lease is no error: see [`Settled::refused`].
     pub async fn settle(&self) -> Result<Settled, Error> {
-        Err(Error::new(code::UNSUPPORTED, "not connected"))
+        self.member.settle().await
     }
 
     /// Settles, then ends the subscription. Messages that were delivered and not settled come again,
@@ -146,5 +193,11 @@ impl Consumer {
     /// As [`Self::settle`].
     pub async fn close(self) -> Result<Settled, Error> {
         self.settle().await
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.member.leave();
     }
 }

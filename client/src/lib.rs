@@ -17,14 +17,22 @@
 //!
 //! Every future needs a tokio runtime; a current-thread one will do.
 
-mod address;
-mod catalog;
 mod client;
+
 mod consumer;
-mod error;
-mod key;
-mod message;
 mod producer;
+
+mod catalog;
+mod message;
+
+mod address;
+mod key;
+
+mod convert;
+mod link;
+mod tls;
+
+mod error;
 
 pub use address::{Address, Pin};
 pub use catalog::{

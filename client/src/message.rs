@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use tidegate_model::{LeaseId, Message, MessageId, Offset, QueueId, Timestamp};
+use tidegate_model::checksum::crc32c;
+use tidegate_model::compress::raw_bodies;
+use tidegate_model::{Codec, Message, MessageId, Offset, Section, Timestamp, code};
+use tidegate_wire::{Delivery, Receipt};
+
+use crate::Error;
 
 /// What an acknowledgement survives; the ack names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,20 +60,10 @@ pub struct Received {
 /// reconnects and restarts, and ends with its lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handle {
+    /// The run that it was leased in; a message that was read has none.
     pub(crate) run: Option<Arc<Receipt>>,
     /// Offset in the run, from its base offset.
     pub(crate) delta: u16,
-}
-
-/// The receipt of a lease run as it travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Receipt {
-    pub(crate) queue: QueueId,
-    pub(crate) base_offset: Offset,
-    pub(crate) span: u16,
-    pub(crate) attempt: u16,
-    pub(crate) lease: LeaseId,
-    pub(crate) mac: [u8; 16],
 }
 
 /// Messages of one queue, read by offset.
@@ -82,4 +77,53 @@ pub struct ReadResult {
     pub resume: Offset,
     /// The messages, in order.
     pub messages: Vec<Received>,
+}
+
+/// The messages of a delivery: checked, uncompressed, each with its handle.
+pub(crate) fn unpack(delivery: &Delivery) -> Result<Vec<Received>, Error> {
+    let header = &delivery.header;
+    if crc32c(&delivery.section) != header.section_crc {
+        return Err(Error::new(
+            code::CHECKSUM,
+            format!(
+                "the batch at offset {} of queue {} changed on its way from the server",
+                header.base_offset, delivery.origin.queue_index
+            ),
+        )
+        .hint("its messages come again when their lease ends"));
+    }
+    let codec = Codec::from_byte(header.codec)?;
+    let section = Section::parse(
+        &delivery.section,
+        header.count.into(),
+        header.span.into(),
+        codec,
+    )?;
+    let raw;
+    let section = match codec {
+        Codec::None => section,
+        Codec::Lz4 => {
+            raw = raw_bodies(&section, codec)?;
+            section.with_bodies(&raw)?
+        }
+    };
+    let run = delivery.receipt().map(Arc::new);
+    Ok(section
+        .records()
+        .map(|record| {
+            let delta = u16::try_from(record.delta()).expect("below the span of 16 bits");
+            Received {
+                message: record.to_message(),
+                queue_index: delivery.origin.queue_index,
+                offset: header.base_offset.plus(delta.into()),
+                attempt: header.attempt,
+                message_id: delivery.message_id(delta),
+                append_time: header.append_time,
+                handle: Handle {
+                    run: run.clone(),
+                    delta,
+                },
+            }
+        })
+        .collect())
 }

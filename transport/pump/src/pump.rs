@@ -22,6 +22,11 @@ pub trait Handler<S: Session>: Send + Sync + 'static {
     /// Takes an event. The session is locked meanwhile: it may be answered through `session` at once;
     /// what takes time is spawned and comes back through [`Pump::with`].
     fn handle(&self, pump: &Pump<S>, session: &mut S, event: S::Event);
+
+    /// Something was taken from what waits on a stream; there may be room for more.
+    fn transmitted(&self, stream: StreamId) {
+        let _ = stream;
+    }
 }
 
 /// Drives one connection. Clones share it; it ends with the connection.
@@ -150,6 +155,9 @@ impl<S: Session> Pump<S> {
     pub(crate) fn transmit(&self, stream: StreamId) -> (Option<Transmit>, bool) {
         let mut state = self.lock();
         let piece = state.session.transmit(stream);
+        if piece.is_some() {
+            self.inner.handler.transmitted(stream);
+        }
         self.follow_up(&mut state);
         (piece, state.closing)
     }
