@@ -2,6 +2,7 @@
 #![expect(clippy::print_stderr, reason = "a command line tool reports to stderr")]
 
 mod fuzz;
+mod guests;
 mod place;
 mod steps;
 mod tidy;
@@ -35,6 +36,7 @@ fn dispatch(args: &[String]) -> Result<()> {
     };
     match verb.as_str() {
         "tidy" => tidy::run(rest),
+        "guests" => guests::run(rest),
         "fuzz" => fuzz::run(rest),
         "fuzz-seeds" => fuzz::seeds(rest),
         "help" | "--help" | "-h" => {

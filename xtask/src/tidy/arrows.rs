@@ -46,7 +46,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("client", &["transport/pump", "transport/wire", "model"]),
     // `plugin build` wraps a guest with the world's text.
     ("cli", &["client", "server", "model", "wit"]),
-    ("xtask", &[]),
+    // `guests` wraps the plugins as components.
+    ("xtask", &["wit"]),
 ];
 
 /// Black-box suites and benches look at every crate.
