@@ -57,8 +57,8 @@ pub const LEASES_MAX: usize = 65_536;
 pub const PARKED_MAX: usize = 65_536;
 /// Gaps between acknowledged ranges, per cursor and queue; above it nothing new is fetched.
 pub const ACKED_RANGES_MAX: usize = 65_536;
-/// Finished leases whose repeated acknowledgement is still known for what it is, per cursor and queue.
-pub const FINISHED_LEASES: usize = 1_024;
+/// Acks that are known for what they are when repeated, per cursor and queue.
+pub const REMEMBERED_ACKS: usize = 1_024;
 /// Records passed over by a filter before the cursor's advance is logged without an ack to ride on.
 pub const PASSED_RECORDS: u64 = 65_536;
 /// Longest time, in ms, before such an advance is logged.

@@ -140,8 +140,8 @@ impl Core {
     ///
     /// - `Ok`: all of it holds. An ack counts once it is durable. An ack of messages whose lease
     ///   lapsed, or was granted before a restart, counts while nobody else was given them. A
-    ///   repeated ack is `Ok` while the run is among the last [`crate::limit::FINISHED_LEASES`] that
-    ///   were settled whole, and expired afterwards.
+    ///   repeated ack is `Ok` while it is among the last [`crate::limit::REMEMBERED_ACKS`] of its
+    ///   queue, and expired afterwards.
     /// - `LEASE_EXPIRED`: some of it is no longer the holder's; the rest was carried out.
     /// - `LEASE_INVALID`, `INVALID_ARGUMENT`: nothing was carried out.
     ///

@@ -234,7 +234,7 @@ impl Active {
         lane.judge.clear();
         lane.passed.clear();
         lane.passed_count = 0;
-        lane.finished.clear();
+        lane.acked.clear();
         if let Some(fetch) = lane.fetch.take() {
             desk.fetches.remove(&fetch.token);
         }

@@ -357,7 +357,8 @@ impl Lane {
 
     /// Messages from `from` up to `next` whose fate is decided, or in somebody's hands.
     fn known(&self, state: &CursorState, from: u64, next: u64) -> RangeSet {
-        let mut known = state.done().within(from, next);
+        let mut known = RangeSet::one(from, state.committed().min(next));
+        known.union(&state.done().within(from, next));
         known.union(&state.parked_within(from, next));
         if from < self.untouched {
             for set in [&self.settling, &self.parking, &self.passed] {

@@ -7,7 +7,7 @@ use tidegate_model::{LeaseId, QueueId, ShardId, Timestamp};
 
 use crate::cursor::CursorState;
 use crate::id::FetchToken;
-use crate::limit::FINISHED_LEASES;
+use crate::limit::REMEMBERED_ACKS;
 use crate::range::RangeSet;
 
 /// Delivery state of one queue under one cursor.
@@ -45,8 +45,8 @@ pub(super) struct Lane {
     pub(super) settling: RangeSet,
     /// Their parking is on its way to the log.
     pub(super) parking: RangeSet,
-    /// Leases that were settled whole, the latest last.
-    pub(super) finished: VecDeque<LeaseId>,
+    /// What was acked under which lease lately, the latest last.
+    pub(super) acked: VecDeque<(LeaseId, RangeSet)>,
     /// Stands in its cursor's line of lanes to look at.
     pub(super) queued: bool,
 }
@@ -117,7 +117,7 @@ impl Lane {
             passed_timer: None,
             settling: RangeSet::new(),
             parking: RangeSet::new(),
-            finished: VecDeque::new(),
+            acked: VecDeque::new(),
             queued: false,
         }
     }
@@ -249,12 +249,27 @@ impl Lane {
         }
     }
 
-    /// Remembers a lease that was settled whole.
-    pub(super) fn finish(&mut self, lease: LeaseId) {
-        if self.finished.len() >= FINISHED_LEASES {
-            self.finished.pop_front();
+    /// Remembers an ack.
+    pub(super) fn note_ack(&mut self, lease: LeaseId, offsets: &RangeSet) {
+        if let Some((last, acked)) = self.acked.back_mut()
+            && *last == lease
+        {
+            acked.union(offsets);
+            return;
         }
-        self.finished.push_back(lease);
+        if self.acked.len() >= REMEMBERED_ACKS {
+            self.acked.pop_front();
+        }
+        self.acked.push_back((lease, offsets.clone()));
+    }
+
+    /// What of `offsets` is remembered as acked under a lease.
+    pub(super) fn acked_under(&self, lease: LeaseId, offsets: &RangeSet) -> RangeSet {
+        let mut found = RangeSet::new();
+        for (_, acked) in self.acked.iter().filter(|(other, _)| *other == lease) {
+            found.union(&offsets.intersection(acked));
+        }
+        found
     }
 
     /// Whether nothing would be lost by starting anew from the log.

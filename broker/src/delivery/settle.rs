@@ -78,7 +78,6 @@ impl Active {
         let base = receipt.base_offset.0;
         let mut acked = RangeSet::new();
         let mut result = Ok(());
-        let known = self.is_known(index, base, receipt.lease);
         for (key, mine) in self.mine(index, base, receipt.lease, &offsets) {
             self.take_open(index, key, &mine, desk);
             offsets.subtract(&mine);
@@ -88,12 +87,15 @@ impl Active {
         if !offsets.is_empty() {
             let logged = lane.done_of(state, base, &offsets);
             let settling = offsets.intersection(&lane.settling);
-            if known || lane.finished.contains(&receipt.lease) {
-                // A repeated ack is logged again, so that it isn't confirmed before the first.
-                acked.union(&settling);
-            } else if !logged.is_empty() || !settling.is_empty() {
+            let mut foreign = logged.clone();
+            foreign.union(&settling);
+            let repeated = lane.acked_under(receipt.lease, &foreign);
+            foreign.subtract(&repeated);
+            if !foreign.is_empty() {
                 result = Err(code::LEASE_EXPIRED);
             }
+            // A repeated ack is logged again, so that it isn't confirmed before the first.
+            acked.union(&repeated.intersection(&settling));
             offsets.subtract(&logged);
             offsets.subtract(&settling);
             let elsewhere = offsets.intersection(&lane.leased_in(base));
@@ -110,18 +112,14 @@ impl Active {
         if acked.is_empty() {
             return result;
         }
-        self.lanes[index].settling.union(&acked);
+        let lane = &mut self.lanes[index];
+        lane.settling.union(&acked);
+        lane.note_ack(receipt.lease, &acked);
         if let Some(passed) = self.take_passed(index, desk) {
             acked.union(&passed);
         }
         let done = Change::Done { offsets: acked };
         self.log(index, done, Some(token), cx.effects);
-        let lane = &mut self.lanes[index];
-        if lane.parts(base, receipt.lease).next().is_none()
-            && lane.finished.back() != Some(&receipt.lease)
-        {
-            lane.finish(receipt.lease);
-        }
         self.wake(index);
         result
     }
@@ -236,10 +234,6 @@ impl Active {
             .map(|(key, lease)| (*key, lease.open.intersection(offsets)))
             .filter(|(_, mine)| !mine.is_empty())
             .collect()
-    }
-
-    fn is_known(&self, index: usize, base: u64, lease: LeaseId) -> bool {
-        self.lanes[index].parts(base, lease).next().is_some()
     }
 
     /// What of `offsets` the receipt holds. Messages that nobody was given since the receipt was

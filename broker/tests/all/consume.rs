@@ -254,6 +254,7 @@ fn members_share_what_there_is_within_their_credit() {
     }
     assert_eq!(offsets(&grants), (0..12).collect::<Vec<_>>());
     node.credit(2, 1, 0);
+    node.flush_all();
     assert_eq!(offsets(&node.take_grants()), [12]);
     node.core.unsubscribe(SubscriptionId(1));
     node.credit(1, 10, 10);
@@ -401,7 +402,8 @@ fn messages_judged_again_are_delivered_once_the_filter_works() {
     node.restart(0);
     node.advance(1_000);
     let grants = get(&mut node, 2, 9);
-    assert_eq!(seen(&grants), [(1, 2), (0, 1), (2, 1)]);
+    assert_eq!(seen(&grants), [(1, 2)]);
+    assert_eq!(seen(&get(&mut node, 3, 9)), [(0, 1), (2, 1)]);
 }
 
 #[test]

@@ -22,12 +22,12 @@ use tidegate_model::{
     TopicRef, code,
 };
 
-pub const SHARDS: u32 = 4;
-pub const RECORD_BYTES: u32 = 100;
+pub(crate) const SHARDS: u32 = 4;
+pub(crate) const RECORD_BYTES: u32 = 100;
 
 /// What a filter says of an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Accept,
     Reject,
     Fail(OnError),
@@ -35,13 +35,13 @@ pub enum Verdict {
 
 /// One atomic unit of the log.
 #[derive(Clone, Debug)]
-pub struct Unit {
-    pub at: Timestamp,
-    pub parts: Vec<Part>,
+pub(crate) struct Unit {
+    pub(crate) at: Timestamp,
+    pub(crate) parts: Vec<Part>,
 }
 
 #[derive(Clone, Debug)]
-pub enum Part {
+pub(crate) enum Part {
     Catalog(Vec<u8>),
     Journal(ShardId, Vec<u8>, Vec<RequestToken>),
     Data(Appended),
@@ -54,32 +54,32 @@ struct Snapshot {
     shards: Vec<Vec<u8>>,
 }
 
-pub struct Node {
-    pub core: Core,
-    pub now: Timestamp,
+pub(crate) struct Node {
+    pub(crate) core: Core,
+    pub(crate) now: Timestamp,
     epoch: u32,
-    pub log: Vec<Unit>,
-    pub pending: VecDeque<Unit>,
+    pub(crate) log: Vec<Unit>,
+    pub(crate) pending: VecDeque<Unit>,
     snapshot: Option<Snapshot>,
     queues: BTreeMap<QueueId, Vec<Appended>>,
     next_seq: BTreeMap<ShardId, u64>,
     effects: Effects,
-    pub fetches: VecDeque<Fetch>,
-    pub dead_letters: VecDeque<DeadLetter>,
+    pub(crate) fetches: VecDeque<Fetch>,
+    pub(crate) dead_letters: VecDeque<DeadLetter>,
     /// Everything granted, and not yet taken by the test.
-    pub grants: Vec<Grant>,
-    pub waiters_done: Vec<(WaiterId, Result<(), Refusal>)>,
-    pub settled: BTreeMap<RequestToken, Vec<Result<(), Code>>>,
-    pub resets: BTreeMap<RequestToken, Vec<(u64, u64)>>,
-    pub ended: Vec<(SubscriptionId, Refusal)>,
-    pub filter: fn(u64) -> Verdict,
-    pub fetch_records: u64,
+    pub(crate) grants: Vec<Grant>,
+    pub(crate) waiters_done: Vec<(WaiterId, Result<(), Refusal>)>,
+    pub(crate) settled: BTreeMap<RequestToken, Vec<Result<(), Code>>>,
+    pub(crate) resets: BTreeMap<RequestToken, Vec<(u64, u64)>>,
+    pub(crate) ended: Vec<(SubscriptionId, Refusal)>,
+    pub(crate) filter: fn(u64) -> Verdict,
+    pub(crate) fetch_records: u64,
     /// A line per effect, to compare runs.
-    pub trace: Vec<String>,
+    pub(crate) trace: Vec<String>,
     next_token: u64,
 }
 
-pub struct Bounds<'a>(&'a BTreeMap<QueueId, Vec<Appended>>);
+pub(crate) struct Bounds<'a>(&'a BTreeMap<QueueId, Vec<Appended>>);
 
 impl QueueBounds for Bounds<'_> {
     fn bounds(&self, queue: QueueId) -> (Offset, Offset) {
@@ -93,25 +93,25 @@ fn end(batches: Option<&Vec<Appended>>) -> u64 {
         .map_or(0, |last| last.base_offset.0 + u64::from(last.span))
 }
 
-pub fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     Name::reference(text).unwrap()
 }
 
-pub fn topic(text: &str) -> TopicRef {
+pub(crate) fn topic(text: &str) -> TopicRef {
     TopicRef {
         namespace: Name::default_namespace(),
         topic: name(text),
     }
 }
 
-pub fn group(text: &str) -> GroupRef {
+pub(crate) fn group(text: &str) -> GroupRef {
     GroupRef {
         namespace: Name::default_namespace(),
         group: name(text),
     }
 }
 
-pub fn plugin(text: &str) -> PluginRef {
+pub(crate) fn plugin(text: &str) -> PluginRef {
     PluginRef {
         namespace: Name::default_namespace(),
         plugin: name(text),
@@ -119,7 +119,7 @@ pub fn plugin(text: &str) -> PluginRef {
     }
 }
 
-pub fn source(text: &str) -> SourceRef {
+pub(crate) fn source(text: &str) -> SourceRef {
     match text.split_once('@') {
         None => SourceRef::Topic(topic(text)),
         Some((on, view)) => SourceRef::View(tidegate_broker::ViewRef {
@@ -129,7 +129,7 @@ pub fn source(text: &str) -> SourceRef {
     }
 }
 
-pub fn binding(text: &str) -> BindingSpec {
+pub(crate) fn binding(text: &str) -> BindingSpec {
     BindingSpec {
         plugin: plugin(text),
         config: Bytes::new(),
@@ -137,7 +137,7 @@ pub fn binding(text: &str) -> BindingSpec {
     }
 }
 
-pub fn policy(max_attempts: u16, backoff_ms: &[u32]) -> RetryPolicy {
+pub(crate) fn policy(max_attempts: u16, backoff_ms: &[u32]) -> RetryPolicy {
     RetryPolicy {
         max_attempts,
         backoff_ms: backoff_ms.to_vec(),
@@ -153,7 +153,7 @@ fn settings(epoch: u32) -> Settings {
 }
 
 impl Node {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             core: Core::new(settings(1)),
             now: Timestamp(1_000_000),
@@ -179,7 +179,7 @@ impl Node {
     }
 
     /// A node with topic `t` of so many queues and group `g`.
-    pub fn with(queues: u32, retry: RetryPolicy) -> Self {
+    pub(crate) fn with(queues: u32, retry: RetryPolicy) -> Self {
         let mut node = Self::new();
         node.admin(create_topic("t", queues)).unwrap();
         node.admin(create_group("g", retry)).unwrap();
@@ -187,7 +187,7 @@ impl Node {
     }
 
     /// Carries out an admin request, the log included.
-    pub fn admin(&mut self, request: Request) -> Result<Reply, Refusal> {
+    pub(crate) fn admin(&mut self, request: Request) -> Result<Reply, Refusal> {
         self.flush_all();
         let facts = match &request {
             Request::DeployPlugin(r) => Some(PluginFacts {
@@ -210,7 +210,7 @@ impl Node {
         }
     }
 
-    pub fn append_catalog(&mut self, command: &CatalogCommand) {
+    pub(crate) fn append_catalog(&mut self, command: &CatalogCommand) {
         self.append(vec![Part::Catalog(command.encode())]);
     }
 
@@ -222,7 +222,7 @@ impl Node {
     }
 
     /// Appends a batch with sequence numbers given, if it is admitted.
-    pub fn publish(&mut self, request: &Publish) -> Admission {
+    pub(crate) fn publish(&mut self, request: &Publish) -> Admission {
         let admission = self.core.admit(request);
         if let Admission::Append { shard, queue } = admission {
             let data = self.data(shard, queue, request.count, Some(request));
@@ -232,7 +232,7 @@ impl Node {
     }
 
     /// Stores a batch without a producer and makes it durable.
-    pub fn store(&mut self, on: &str, queue_index: u32, count: u16) {
+    pub(crate) fn store(&mut self, on: &str, queue_index: u32, count: u16) {
         let request = batch(on, queue_index, ProducerId(0), 0, count);
         assert!(matches!(self.publish(&request), Admission::Append { .. }));
         self.flush_all();
@@ -319,7 +319,7 @@ impl Node {
     }
 
     /// The first pending unit becomes durable.
-    pub fn flush_one(&mut self) -> bool {
+    pub(crate) fn flush_one(&mut self) -> bool {
         self.append_dead_letters();
         let Some(unit) = self.pending.pop_front() else {
             return false;
@@ -331,7 +331,7 @@ impl Node {
     }
 
     /// Everything becomes durable, and what follows from it; fetches are answered.
-    pub fn flush_all(&mut self) {
+    pub(crate) fn flush_all(&mut self) {
         while self.flush_one() || self.answer_fetch() {}
     }
 
@@ -384,7 +384,7 @@ impl Node {
     }
 
     /// Answers the oldest fetch from what is durable.
-    pub fn answer_fetch(&mut self) -> bool {
+    pub(crate) fn answer_fetch(&mut self) -> bool {
         let Some(fetch) = self.fetches.pop_front() else {
             return false;
         };
@@ -396,7 +396,7 @@ impl Node {
     }
 
     /// Answers the oldest fetch with want of room.
-    pub fn refuse_fetch(&mut self) {
+    pub(crate) fn refuse_fetch(&mut self) {
         if let Some(fetch) = self.fetches.pop_front() {
             self.core
                 .fetched(self.now, fetch.token, Fetched::Busy, &mut self.effects);
@@ -451,7 +451,7 @@ impl Node {
     }
 
     /// Makes sure that the cursor exists.
-    pub fn open(&mut self, by: &str, on: &str, at: u64) {
+    pub(crate) fn open(&mut self, by: &str, on: &str, at: u64) {
         let (by, on) = (group(by), source(on));
         if self.core.cursor(&by, &on).unwrap().is_some() {
             return;
@@ -470,7 +470,7 @@ impl Node {
         self.flush_all();
     }
 
-    pub fn receive(&mut self, id: u64, request: &Receive) -> Result<(), Refusal> {
+    pub(crate) fn receive(&mut self, id: u64, request: &Receive) -> Result<(), Refusal> {
         let done = self
             .core
             .receive(self.now, WaiterId(id), request, &mut self.effects);
@@ -478,7 +478,7 @@ impl Node {
         done
     }
 
-    pub fn subscribe(&mut self, id: u64, request: &Subscribe) -> Result<(), Refusal> {
+    pub(crate) fn subscribe(&mut self, id: u64, request: &Subscribe) -> Result<(), Refusal> {
         let done = self
             .core
             .subscribe(self.now, SubscriptionId(id), request, &mut self.effects);
@@ -486,7 +486,7 @@ impl Node {
         done
     }
 
-    pub fn credit(&mut self, id: u64, messages: u64, bytes: u64) {
+    pub(crate) fn credit(&mut self, id: u64, messages: u64, bytes: u64) {
         self.core.credit(
             self.now,
             SubscriptionId(id),
@@ -498,7 +498,7 @@ impl Node {
     }
 
     /// Says something about all or some of what was granted; the outcome comes when it is durable.
-    pub fn settle(
+    pub(crate) fn settle(
         &mut self,
         by: &str,
         on: &str,
@@ -524,7 +524,7 @@ impl Node {
     }
 
     /// Moves a cursor in every queue; the outcome comes when it is durable.
-    pub fn reset(&mut self, by: &str, on: &str, to: u64, dry_run: bool) -> RequestToken {
+    pub(crate) fn reset(&mut self, by: &str, on: &str, to: u64, dry_run: bool) -> RequestToken {
         let token = RequestToken(self.next_token);
         self.next_token += 1;
         let request = ResetGroup {
@@ -549,7 +549,7 @@ impl Node {
     }
 
     /// Time passes; deadlines are met one after the other.
-    pub fn advance(&mut self, ms: i64) {
+    pub(crate) fn advance(&mut self, ms: i64) {
         let until = self.now.plus_ms(ms);
         while let Some(at) = self.core.next_deadline().filter(|at| *at <= until) {
             self.now = self.now.max(at);
@@ -559,7 +559,7 @@ impl Node {
         self.now = until;
     }
 
-    pub fn take_snapshot(&mut self) {
+    pub(crate) fn take_snapshot(&mut self) {
         self.snapshot = Some(Snapshot {
             units: self.log.len(),
             catalog: self.core.snapshot_catalog(),
@@ -570,7 +570,7 @@ impl Node {
     }
 
     /// Stops without warning and starts again. Of what wasn't durable, the first `kept` units are.
-    pub fn restart(&mut self, kept: usize) {
+    pub(crate) fn restart(&mut self, kept: usize) {
         for _ in 0..kept {
             let Some(unit) = self.pending.pop_front() else {
                 break;
@@ -617,7 +617,7 @@ impl Node {
     }
 
     /// The replicated state.
-    pub fn state(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn state(&self) -> Vec<Vec<u8>> {
         let shards = (0..SHARDS).map(|shard| self.core.snapshot_shard(ShardId(shard)));
         core::iter::once(self.core.snapshot_catalog())
             .chain(shards)
@@ -625,12 +625,17 @@ impl Node {
     }
 
     /// Offsets of the grants that a test hasn't taken yet, with their attempts.
-    pub fn take_grants(&mut self) -> Vec<Grant> {
+    pub(crate) fn take_grants(&mut self) -> Vec<Grant> {
         core::mem::take(&mut self.grants)
     }
 
+    /// One past the last durable message of a queue.
+    pub(crate) fn end(&self, queue: QueueId) -> u64 {
+        end(self.queues.get(&queue))
+    }
+
     /// Messages that a topic holds.
-    pub fn stored(&self, on: &str) -> u64 {
+    pub(crate) fn stored(&self, on: &str) -> u64 {
         let Some(topic) = self.core.catalog().topic(&topic(on)) else {
             return 0;
         };
@@ -642,14 +647,14 @@ impl Node {
     }
 }
 
-pub fn create_topic(text: &str, queues: u32) -> Request {
+pub(crate) fn create_topic(text: &str, queues: u32) -> Request {
     Request::CreateTopic(CreateTopic {
         topic: topic(text),
         queues,
     })
 }
 
-pub fn create_group(text: &str, policy: RetryPolicy) -> Request {
+pub(crate) fn create_group(text: &str, policy: RetryPolicy) -> Request {
     Request::CreateGroup(CreateGroup {
         group: group(text),
         policy,
@@ -657,14 +662,14 @@ pub fn create_group(text: &str, policy: RetryPolicy) -> Request {
 }
 
 /// The component's length stands for its content.
-pub fn deploy(text: &str, len: usize) -> Request {
+pub(crate) fn deploy(text: &str, len: usize) -> Request {
     Request::DeployPlugin(DeployPlugin {
         plugin: plugin(text),
         component: vec![0; len].into(),
     })
 }
 
-pub fn batch(
+pub(crate) fn batch(
     on: &str,
     queue_index: u32,
     producer: ProducerId,
@@ -687,7 +692,7 @@ pub fn batch(
     }
 }
 
-pub fn receive(by: &str, on: &str, max_messages: u32, wait_ms: u32) -> Receive {
+pub(crate) fn receive(by: &str, on: &str, max_messages: u32, wait_ms: u32) -> Receive {
     Receive {
         group: group(by),
         source: source(on),
@@ -699,7 +704,7 @@ pub fn receive(by: &str, on: &str, max_messages: u32, wait_ms: u32) -> Receive {
     }
 }
 
-pub fn subscribe(by: &str, on: &str) -> Subscribe {
+pub(crate) fn subscribe(by: &str, on: &str) -> Subscribe {
     Subscribe {
         group: group(by),
         source: source(on),
@@ -708,7 +713,7 @@ pub fn subscribe(by: &str, on: &str) -> Subscribe {
     }
 }
 
-pub fn run(grant: &Grant, offsets: &RangeSet, outcome: Outcome) -> SettleRun {
+pub(crate) fn run(grant: &Grant, offsets: &RangeSet, outcome: Outcome) -> SettleRun {
     let delta = |offset: u64| u16::try_from(offset - grant.base_offset.0).unwrap();
     SettleRun {
         receipt: Receipt {
