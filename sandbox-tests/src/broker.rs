@@ -1,14 +1,20 @@
 //! A broker as its users run it: a process on a data folder.
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::deadline::eventually;
-use crate::tidegate::{Finished, Tidegate};
+use crate::tidegate::{Finished, Tidegate, exit_code, send_signal};
+
+/// How long the admin endpoint may keep a reader waiting.
+const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running `tidegate serve`; killed when dropped.
 #[derive(Debug)]
@@ -39,7 +45,20 @@ impl BrokerProcess {
     /// With its log, if it doesn't become ready.
     #[must_use]
     pub fn start_on(folder: &Path, listen: &str, args: &[&str]) -> Self {
+        Self::try_start(folder, listen, args)
+            .unwrap_or_else(|ended| panic!("the broker didn't start: {ended:#?}"))
+    }
+
+    /// Starts a broker on `folder/data` at `listen`, with further arguments.
+    ///
+    /// # Errors
+    /// How it ended, if it did before it was ready; what it said is its whole log.
+    ///
+    /// # Panics
+    /// If it neither ends nor becomes ready.
+    pub fn try_start(folder: &Path, listen: &str, args: &[&str]) -> Result<Self, Finished> {
         let ready_file = folder.join("ready.json");
+        // It is there from the start before.
         drop(fs::remove_file(&ready_file));
         let log = File::options()
             .create(true)
@@ -57,20 +76,30 @@ impl BrokerProcess {
             .stderr(log)
             .spawn()
             .expect("the binary starts");
-        let ready: Value = eventually("the broker to be ready", || {
+        let ready: Result<Value, i32> = eventually("the broker to be ready", || {
             if let Some(status) = child.try_wait().expect("the child can be asked") {
-                panic!("the broker ended with {status}:\n{}", log_of(folder));
+                return Some(Err(exit_code(status)));
             }
-            serde_json::from_slice(&fs::read(&ready_file).ok()?).ok()
+            serde_json::from_slice(&fs::read(&ready_file).ok()?)
+                .ok()
+                .map(Ok)
         });
+        let ready = ready.map_err(|code| Finished {
+            code,
+            stdout: String::new(),
+            stderr: log_of(folder),
+        })?;
         let text = |key: &str| ready[key].as_str().map(str::to_owned);
-        Self {
+        Ok(Self {
             child,
             folder: folder.to_owned(),
             address: text("address").expect("the ready file names the address"),
-            admin: text("admin").expect("and the admin endpoint").parse().expect("host:port"),
+            admin: text("admin")
+                .expect("and the admin endpoint")
+                .parse()
+                .expect("host:port"),
             root_token: text("root_token"),
-        }
+        })
     }
 
     /// Logs a client in; its key and context go to the home of the returned binary.
@@ -80,7 +109,10 @@ impl BrokerProcess {
     #[must_use]
     pub fn login(&self) -> Tidegate {
         let tidegate = self.tidegate();
-        let token = self.root_token.as_deref().expect("no client is registered yet");
+        let token = self
+            .root_token
+            .as_deref()
+            .expect("no client is registered yet");
         tidegate.ok(["login", &self.address, "--token", token, "--name", "tester"]);
         tidegate
     }
@@ -91,16 +123,79 @@ impl BrokerProcess {
         Tidegate::with_home(&self.folder.join("home"))
     }
 
+    /// `HOST:PORT` of the address, to start again on.
+    ///
+    /// # Panics
+    /// If the address isn't as documented.
+    #[must_use]
+    pub fn listen(&self) -> &str {
+        let rest = self
+            .address
+            .strip_prefix("tidegate://")
+            .expect("an address");
+        rest.split('?').next().expect("a split has a first part")
+    }
+
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has logged so far.
+    /// Whether it still runs.
+    ///
+    /// # Panics
+    /// If the system can't tell.
+    pub fn is_running(&mut self) -> bool {
+        self.child
+            .try_wait()
+            .expect("the child can be asked")
+            .is_none()
+    }
+
+    /// What it has logged so far, over all starts on its folder.
     #[must_use]
     pub fn log(&self) -> String {
         log_of(&self.folder)
+    }
+
+    /// Bytes of memory that are its own: `RssAnon` and `RssShmem`. Mapped file pages are cache.
+    ///
+    /// # Panics
+    /// If the system doesn't tell.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = fs::read_to_string(path).expect("it runs");
+        let kib = |name: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|rest| rest.trim_start_matches(':').trim().strip_suffix(" kB"))
+                .and_then(|number| number.trim().parse().ok())
+                .expect("Linux since 4.5 has it")
+        };
+        (kib("RssAnon") + kib("RssShmem")) * 1024
+    }
+
+    /// Status and body of an answer of the admin endpoint.
+    ///
+    /// # Panics
+    /// If there is no answer in HTTP.
+    #[must_use]
+    pub fn http_get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.admin).expect("the admin endpoint listens");
+        stream
+            .set_read_timeout(Some(HTTP_TIMEOUT))
+            .expect("the timeout isn't zero");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream
+            .write_all(request.as_bytes())
+            .expect("a request is small");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer comes");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        (status.expect("a status line"), body.to_owned())
     }
 
     /// SIGKILL: no chance to write anything.
@@ -116,13 +211,14 @@ impl BrokerProcess {
     ///
     /// # Panics
     /// If it doesn't end in time.
+    #[must_use]
     pub fn stop(mut self) -> Finished {
-        let pid = self.child.id().to_string();
-        let asked = std::process::Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(asked.expect("kill runs").success());
-        let status = eventually("the broker to stop", || self.child.try_wait().ok().flatten());
+        send_signal(&self.child, Signal::TERM);
+        let status = eventually("the broker to stop", || {
+            self.child.try_wait().expect("the child can be asked")
+        });
         Finished {
-            code: status.code().unwrap_or(128),
+            code: exit_code(status),
             stdout: String::new(),
             stderr: self.log(),
         }

@@ -1,4 +1,20 @@
-//! Black-box suites over several crates live in `tests/`; the library is what they share with the
-//! fuzz targets.
+//! What suites over several crates share.
+//!
+//! Feature `harness` (default): a broker and the command line as their users run them, as processes.
+//! The suites themselves are in `tests/all`.
 
 pub mod fuzzing;
+
+#[cfg(feature = "harness")]
+mod broker;
+#[cfg(feature = "harness")]
+mod deadline;
+#[cfg(feature = "harness")]
+mod tidegate;
+
+#[cfg(feature = "harness")]
+pub use broker::BrokerProcess;
+#[cfg(feature = "harness")]
+pub use deadline::{DEADLINE, eventually, within};
+#[cfg(feature = "harness")]
+pub use tidegate::{Finished, Tidegate, exit_code, send_signal};

@@ -3,7 +3,9 @@
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The `tidegate` binary with a home of its own.
 #[derive(Clone, Debug)]
@@ -26,24 +28,34 @@ impl Tidegate {
     /// Contexts and keys go below `home`.
     #[must_use]
     pub fn with_home(home: &Path) -> Self {
-        Self { home: home.to_owned() }
+        Self {
+            home: home.to_owned(),
+        }
     }
 
-    /// The binary of the same build as this test.
+    /// The binary of the same build as the test or bench that asks.
     ///
     /// # Panics
     /// If it isn't there: build the workspace, or `-p tidegate-cli`, in the same profile.
     #[must_use]
     pub fn program() -> PathBuf {
-        let test = std::env::current_exe().expect("a test knows its own path");
-        let profile = test.parent().and_then(Path::parent).expect("tests lie in PROFILE/deps");
-        let program = profile.join("tidegate");
-        assert!(
-            program.exists(),
-            "{} isn't built: run `cargo build -p tidegate-cli` in the profile of this test",
-            program.display()
-        );
-        program
+        let asker = std::env::current_exe().expect("a process knows its own path");
+        // Tests lie in PROFILE/deps, binaries in PROFILE.
+        let folders: Vec<&Path> = asker.ancestors().skip(1).take(2).collect();
+        let found = folders
+            .iter()
+            .map(|folder| folder.join("tidegate"))
+            .find(|p| p.is_file());
+        found.unwrap_or_else(|| {
+            panic!(
+                "there is no tidegate in {}: run `cargo build -p tidegate-cli` in the profile of \
+                 this test",
+                folders
+                    .last()
+                    .expect("a program lies in a folder")
+                    .display()
+            )
+        })
     }
 
     /// A command with these arguments, its standard streams piped.
@@ -53,6 +65,9 @@ impl Tidegate {
             .args(args)
             .env("TIDEGATE_HOME", &self.home)
             .env_remove("TIDEGATE_CONTEXT")
+            .env_remove("TIDEGATE_NAMESPACE")
+            .env_remove("TIDEGATE_SERVER")
+            .env_remove("TIDEGATE_TOKEN_FILE")
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -73,7 +88,10 @@ impl Tidegate {
     /// # Panics
     /// If the system can't.
     pub fn run(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Finished {
-        self.command(args).output().expect("the binary starts").into()
+        self.command(args)
+            .output()
+            .expect("the binary starts")
+            .into()
     }
 
     /// Runs a command to its end with `input` on its standard input.
@@ -85,8 +103,11 @@ impl Tidegate {
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
         input: &[u8],
     ) -> Finished {
-        let mut child =
-            self.command(args).stdin(Stdio::piped()).spawn().expect("the binary starts");
+        let mut child = self
+            .command(args)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
         let mut stdin = child.stdin.take().expect("piped");
         std::thread::scope(|scope| {
             // A command that stops reading early closes the pipe; its exit code tells why.
@@ -109,12 +130,28 @@ impl Tidegate {
 
 impl From<Output> for Finished {
     fn from(output: Output) -> Self {
-        use std::os::unix::process::ExitStatusExt;
-        let status = output.status;
         Self {
-            code: status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+            code: exit_code(output.status),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
     }
+}
+
+/// A status as shells report it: 128 and the signal's number for a process that a signal ended.
+#[must_use]
+pub fn exit_code(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+/// Sends a signal to a process of ours that hasn't been waited for.
+///
+/// # Panics
+/// If the system can't.
+pub fn send_signal(child: &Child, signal: Signal) {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    kill_process(pid.expect("a process id is a positive number"), signal).expect("it is ours");
 }

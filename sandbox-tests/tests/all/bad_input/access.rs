@@ -1,0 +1,89 @@
+//! Tokens, keys, pins and addresses.
+
+use expect_test::expect;
+use tidegate_client::{Client, ClientKey, ConnectOptions, Pin};
+use tidegate_model::code;
+use tidegate_sandbox_tests::{BrokerProcess, Tidegate};
+
+use super::{assert_unharmed, expect_end, sandbox_with_a_message};
+use crate::sdk::soon;
+
+#[test]
+fn a_token_works_once_and_only_if_it_is_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = BrokerProcess::start(folder.path());
+    let stranger = Tidegate::with_home(&folder.path().join("stranger"));
+    let login = |token: &str| {
+        let finished = stranger.run(["login", &broker.address, "--token", token]);
+        assert_eq!(finished.stdout, "");
+        format!("exit {}\n{}", finished.code, finished.stderr)
+    };
+    let wrong = expect![[r#""#]];
+    wrong.assert_eq(&login("tgroot_wrong"));
+    // A wrong guess doesn't use the right one up.
+    let tidegate = broker.login();
+    wrong.assert_eq(&login(broker.root_token.as_ref().unwrap()));
+    assert_eq!(tidegate.ok(["topic", "ls", "-o", "name"]), "");
+    let log = broker.log();
+    assert!(log.contains(&code::TOKEN_INVALID.to_string()), "{log}");
+    assert!(
+        !log.contains(broker.root_token.as_ref().unwrap()),
+        "the log has the token"
+    );
+}
+
+#[test]
+fn another_key_than_the_pinned_one_is_refused() {
+    let mut sandbox = sandbox_with_a_message();
+    let (mut address, _) = sandbox.context();
+    address.pin = Pin([7; 32]);
+    let finished = sandbox
+        .tidegate
+        .run(["topic", "ls", "--server", &address.to_string()]);
+    let finished = tidegate_sandbox_tests::Finished {
+        stderr: finished
+            .stderr
+            .replace(&address.pin.to_string(), "OTHER PIN"),
+        ..finished
+    };
+    expect_end(&sandbox, &finished, &expect![[r#""#]]);
+    assert_unharmed(&mut sandbox);
+}
+
+#[test]
+fn an_address_is_checked_before_it_is_used() {
+    let sandbox = sandbox_with_a_message();
+    let finished = sandbox
+        .tidegate
+        .run(["topic", "ls", "--server", "127.0.0.1:4433"]);
+    expect_end(&sandbox, &finished, &expect![[r#""#]]);
+}
+
+#[test]
+fn a_machine_without_a_context_is_told_to_log_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let finished = Tidegate::with_home(folder.path()).run(["topic", "ls"]);
+    let end = format!("exit {}\n{}", finished.code, finished.stderr);
+    expect![[r#""#]].assert_eq(&end);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_was_never_registered_is_refused() {
+    let mut sandbox = sandbox_with_a_message();
+    let (address, _) = sandbox.context();
+    let key = ClientKey::generate().unwrap();
+    let connecting = Client::connect(&address, &key, ConnectOptions::default());
+    let error = soon("an answer", connecting).await.unwrap_err();
+    assert_eq!(error.code, code::AUTH_FAILED, "{error}");
+    assert_unharmed(&mut sandbox);
+}
+
+#[test]
+fn a_server_that_is_away_is_told_from_one_that_refuses() {
+    let mut sandbox = sandbox_with_a_message();
+    assert_eq!(sandbox.stop().code, 0);
+    let finished = sandbox.tidegate.run(["topic", "ls"]);
+    expect_end(&sandbox, &finished, &expect![[r#""#]]);
+    sandbox.start_again();
+    assert_unharmed(&mut sandbox);
+}

@@ -1,0 +1,149 @@
+//! A broker that is killed at random moments while it is published to and consumed from.
+//!
+//! SIGKILL takes nothing from the page cache, so this can't show that an acknowledgement waited for
+//! its sync; the store's own tests over a simulated disk do.
+
+mod check;
+mod load;
+mod random;
+
+use std::env;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidegate_client::{Client, ProducerOptions};
+use tidegate_model::Message;
+use tidegate_sandbox_tests::eventually;
+
+use crate::sandbox::Sandbox;
+use crate::sdk::{
+    bodies, create_group, create_topic, is_done, membership, publish, read_queue, soon, source,
+};
+use check::{History, Stored};
+use load::{Load, Member};
+use random::Random;
+
+/// How often the broker is killed; 10 without it.
+const ROUNDS: &str = "TIDEGATE_CRASH_ROUNDS";
+/// Repeats the random choices of a run; the moments still depend on the machine.
+const SEED: &str = "TIDEGATE_CRASH_SEED";
+
+const TOPIC: &str = "load";
+const GROUP: &str = "workers";
+const QUEUES: u32 = 4;
+/// Members that live as long as the broker; one more outlives it.
+const NEWCOMERS: usize = 2;
+/// Acknowledged publishes or settled messages that a life goes on for at most.
+const PROGRESS_MAX: u64 = 600;
+/// What is waited on top, so that the broker dies in all its states.
+const MOMENT_MAX_US: u64 = 20_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_sigkill() {
+    let rounds: u32 = env::var(ROUNDS).map_or(10, |rounds| rounds.parse().unwrap());
+    let mut random = Random::new(env::var(SEED).ok().map(|seed| seed.parse().unwrap()));
+    eprintln!("{SEED}={} {ROUNDS}={rounds}", random.seed());
+
+    let mut sandbox = Sandbox::start();
+    let client = sandbox.client().await;
+    create_topic(&client, TOPIC, QUEUES).await;
+    create_group(&client, GROUP, 1000, Duration::from_millis(10)).await;
+    let history = Arc::new(History::default());
+    let load = Load::start(&client, &history).await;
+    let veteran = Member::join(&client, &history, "veteran").await;
+    let mut newcomers = join(&client, &history).await;
+
+    for round in 1..=rounds {
+        let begun = Instant::now();
+        live_a_while(&history, &mut random);
+        sandbox.kill();
+        history.died();
+        newcomers.clear();
+        sandbox.start_again();
+        newcomers = join(&client, &history).await;
+        let (published, settled) = history.progress();
+        eprintln!(
+            "round {round}: {published} published, {settled} settled, {:?}",
+            begun.elapsed()
+        );
+    }
+    live_a_while(&history, &mut random);
+    soon("the producers to finish", load.stop()).await;
+
+    eventually("every acknowledged message to be delivered", || {
+        history.undelivered().is_empty().then_some(())
+    });
+    soon("the group to have settled everything", async {
+        while !is_done(&client, GROUP, TOPIC).await {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    drop((veteran, newcomers));
+
+    // All is settled: after one more death nothing but what is new may come.
+    sandbox.kill();
+    sandbox.start_again();
+    let mut log = Vec::new();
+    for queue in 0..QUEUES {
+        let stored = read_queue(&client, &source(TOPIC), queue).await;
+        log.push(stored.into_iter().map(Stored::from).collect());
+    }
+    let violations = history.check(&log);
+    assert!(
+        violations.is_empty(),
+        "seed {}: {violations:#?}",
+        random.seed()
+    );
+    nothing_comes_again(&client).await;
+}
+
+async fn join(client: &Client, history: &Arc<History>) -> Vec<Member> {
+    let mut members = Vec::new();
+    for number in 0..NEWCOMERS {
+        members.push(Member::join(client, history, &format!("newcomer {number}")).await);
+    }
+    members
+}
+
+/// Until the broker has done something, and a moment longer.
+fn live_a_while(history: &History, random: &mut Random) {
+    let before = history.progress();
+    let goal = random.below(PROGRESS_MAX);
+    let publishing = random.below(2) == 0;
+    eventually("the broker to make progress", || {
+        let now = history.progress();
+        let done = if publishing {
+            now.0 - before.0
+        } else {
+            now.1 - before.1
+        };
+        (done > goal).then_some(())
+    });
+    let moment = Duration::from_micros(random.below(MOMENT_MAX_US));
+    std::thread::sleep(moment); // paces: a kill at a random moment is what this is about
+}
+
+/// Publishes until every queue has something new; a fresh member gets that and nothing else.
+async fn nothing_comes_again(client: &Client) {
+    let mut sentinels = Vec::new();
+    let mut queues = std::collections::BTreeSet::new();
+    while queues.len() < QUEUES as usize {
+        let body = format!("sentinel {}", sentinels.len());
+        let options = ProducerOptions::default();
+        let sent = publish(client, TOPIC, options, [Message::new(body.clone())]).await;
+        queues.insert(sent[0].queue_index);
+        sentinels.push(body);
+    }
+    let mut member = soon("a member", client.consumer(&membership(GROUP, TOPIC)))
+        .await
+        .unwrap();
+    let mut received = Vec::new();
+    while received.len() < sentinels.len() {
+        received.append(&mut soon("sentinels", member.next_batch()).await.unwrap());
+    }
+    let mut received = bodies(&received);
+    received.sort();
+    sentinels.sort();
+    assert_eq!(received, sentinels);
+}

@@ -1,0 +1,7 @@
+//! What works, from the built binary's command line or through the SDK.
+
+mod flights;
+mod groups;
+mod log;
+mod node;
+mod retries;

@@ -1,0 +1,19 @@
+//! Suites that run the built binary over real sockets, on a data folder of their own.
+//!
+//! [`e2e`] what works; [`bad_input`] what is refused, and how it is said; [`hostile`] guests that
+//! misbehave; [`crash`] a broker that is killed at random moments.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that can't go on ends with the reason, and tells what it did"
+)]
+
+mod flights;
+mod sandbox;
+mod sdk;
+
+mod bad_input;
+mod crash;
+mod e2e;
+mod hostile;
