@@ -43,14 +43,15 @@ struct Inner<S: Session> {
     timer: Notify,
     /// The session became idle while somebody waits for it.
     idle: Notify,
-    /// A stream's writer ended.
-    writer_done: Notify,
+    /// A task of a stream ended.
+    task_done: Notify,
 }
 
 struct State<S> {
     session: S,
     streams: HashMap<StreamId, Arc<Signals>>,
     writers: usize,
+    readers: usize,
     openings: mpsc::UnboundedSender<Opening>,
     armed: Option<Duration>,
     idle_awaited: bool,
@@ -91,6 +92,7 @@ impl<S: Session> Pump<S> {
                 session,
                 streams: HashMap::new(),
                 writers: 0,
+                readers: 0,
                 openings,
                 armed: None,
                 idle_awaited: false,
@@ -99,7 +101,7 @@ impl<S: Session> Pump<S> {
             }),
             timer: Notify::new(),
             idle: Notify::new(),
-            writer_done: Notify::new(),
+            task_done: Notify::new(),
         };
         let pump = Self {
             inner: Arc::new(inner),
@@ -146,9 +148,30 @@ impl<S: Session> Pump<S> {
         }
     }
 
-    /// Waits for the end of the connection.
+    /// Waits for the end of the connection, and until all that came before it was taken in.
     pub async fn closed(&self) -> ConnectionError {
-        self.inner.connection.closed().await
+        let reason = self.inner.connection.closed().await;
+        self.until(|state| state.readers == 0).await;
+        reason
+    }
+
+    /// Waits until a task's end makes `condition` true.
+    async fn until(&self, condition: impl Fn(&State<S>) -> bool) {
+        loop {
+            let done = self.inner.task_done.notified();
+            if condition(&self.lock()) {
+                return;
+            }
+            done.await;
+        }
+    }
+
+    /// The peer ended the control stream. It is about to close the connection; only if it doesn't is
+    /// the end of that stream the end of everything.
+    pub(crate) async fn is_left_open(&self) -> bool {
+        tokio::time::timeout(CLOSE_TIME_MAX, self.inner.connection.closed())
+            .await
+            .is_err()
     }
 
     /// What the session has to send, and whether the connection is closing.
@@ -249,15 +272,7 @@ impl<S: Session> Pump<S> {
 
     /// Closes once all streams are sent and confirmed: closing at once would lose what is under way.
     async fn close(self, code: VarInt, reason: String) {
-        let drained = async {
-            loop {
-                let done = self.inner.writer_done.notified();
-                if self.lock().writers == 0 {
-                    return;
-                }
-                done.await;
-            }
-        };
+        let drained = self.until(|state| state.writers == 0);
         // Whether it drained or not, the time for it is over.
         let _ = tokio::time::timeout(CLOSE_TIME_MAX, drained).await;
         self.inner.connection.close(code, reason.as_bytes());
@@ -288,7 +303,7 @@ impl<S: Session> Pump<S> {
             };
             let signals = self.adopt(id, 2);
             self.spawn_writer(id, send, priority, Arc::clone(&signals));
-            tokio::spawn(read(self.clone(), id, recv, signals));
+            self.spawn_reader(id, recv, signals);
         }
     }
 
@@ -296,7 +311,7 @@ impl<S: Session> Pump<S> {
         while let Ok(recv) = self.inner.connection.accept_uni().await {
             let id = number(recv.id());
             let signals = self.adopt(id, 1);
-            tokio::spawn(read(self.clone(), id, recv, signals));
+            self.spawn_reader(id, recv, signals);
         }
     }
 
@@ -334,10 +349,20 @@ impl<S: Session> Pump<S> {
             } = opening;
             debug_assert_eq!(number(send.id()), stream, "streams open in order");
             if let Some(recv) = recv {
-                tokio::spawn(read(self.clone(), stream, recv, Arc::clone(&signals)));
+                self.spawn_reader(stream, recv, Arc::clone(&signals));
             }
             self.spawn_writer(stream, send, priority, signals);
         }
+    }
+
+    fn spawn_reader(&self, stream: StreamId, recv: RecvStream, signals: Arc<Signals>) {
+        self.lock().readers += 1;
+        let pump = self.clone();
+        tokio::spawn(async move {
+            read(pump.clone(), stream, recv, signals).await;
+            pump.lock().readers -= 1;
+            pump.inner.task_done.notify_waiters();
+        });
     }
 
     fn spawn_writer(
@@ -354,7 +379,7 @@ impl<S: Session> Pump<S> {
         tokio::spawn(async move {
             write(pump.clone(), stream, send, signals).await;
             pump.lock().writers -= 1;
-            pump.inner.writer_done.notify_waiters();
+            pump.inner.task_done.notify_waiters();
         });
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 use tidegate_model::{Code, code};
-use tidegate_wire::{StreamId, Transmit};
+use tidegate_wire::{CONTROL, StreamId, Transmit};
 
 use crate::pump::Pump;
 use crate::session::Session;
@@ -29,15 +29,15 @@ pub(crate) async fn read<S: Session>(
 ) {
     let mut chunks: [Bytes; CHUNKS] = core::array::from_fn(|_| Bytes::new());
     loop {
-        if signals.is_gone() {
-            break;
-        }
         if let Some(code) = signals.stop_ordered() {
             // An error says that the stream is over already.
             let _ = stream.stop(VarInt::from_u32(code));
             break;
         }
         if !pump.with(|session| session.wants_data(id)) {
+            if signals.is_gone() {
+                break;
+            }
             signals.read.notified().await;
             continue;
         }
@@ -49,7 +49,9 @@ pub(crate) async fn read<S: Session>(
                     }
                 }),
                 Ok(None) => {
-                    pump.with_now(|session, now| session.handle_finished(now, id));
+                    if id != CONTROL || pump.is_left_open().await {
+                        pump.with_now(|session, now| session.handle_finished(now, id));
+                    }
                     break;
                 }
                 Err(ReadError::Reset(code)) => {

@@ -112,13 +112,9 @@ impl Mock {
         let mut bodies = Vec::new();
         for Stored { batch } in stored {
             let codec = Codec::from_byte(batch.codec).unwrap();
-            let section = Section::parse(
-                &batch.section,
-                batch.count.into(),
-                batch.span.into(),
-                codec,
-            )
-            .unwrap();
+            let section =
+                Section::parse(&batch.section, batch.count.into(), batch.span.into(), codec)
+                    .unwrap();
             let raw = tidegate_model::compress::raw_bodies(&section, codec).unwrap();
             let section = section.with_bodies(&raw).unwrap();
             bodies.extend(
@@ -433,9 +429,9 @@ impl State {
             .map(|stored| stored.batch.clone())
             .filter(|batch| batch.base_offset >= from)
             .collect();
-        let resume = batches.last().map_or(from, |batch| {
-            batch.base_offset.plus(batch.span.into())
-        });
+        let resume = batches
+            .last()
+            .map_or(from, |batch| batch.base_offset.plus(batch.span.into()));
         Ok(Reply::Read(ReadBatches {
             start: info.start,
             next: info.next,
@@ -517,11 +513,7 @@ impl Service for Mock {
         })
     }
 
-    fn call(
-        &self,
-        _: &Principal,
-        request: Request,
-    ) -> BoxFuture<'static, Result<Reply, Refusal>> {
+    fn call(&self, _: &Principal, request: Request) -> BoxFuture<'static, Result<Reply, Refusal>> {
         let result = self.handle(request);
         self.changed.notify_waiters();
         Box::pin(async move { result })
