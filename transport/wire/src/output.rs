@@ -6,6 +6,9 @@ use bytes::{Bytes, BytesMut};
 
 use crate::limits::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN};
 
+/// What a stream with little to send allocates.
+const SMALL_BYTES: usize = 1024;
+
 /// Joins small frames into chunks and cuts large payloads into chunks; a payload is copied at most
 /// once, a large one never. Holds no memory while it is empty.
 #[derive(Debug, Default)]
@@ -26,6 +29,7 @@ impl OutBuffer {
         self.len += bytes.len();
         while !bytes.is_empty() {
             let (now, rest) = bytes.split_at(bytes.len().min(CHUNK_BYTES_MAX - self.tail.len()));
+            self.make_room(now.len());
             self.tail.extend_from_slice(now);
             if self.tail.len() == CHUNK_BYTES_MAX {
                 self.seal();
@@ -61,6 +65,20 @@ impl OutBuffer {
     /// Drops everything.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// A few frames get a small buffer, more than that a whole chunk: what grew step by step would be
+    /// copied at each step.
+    fn make_room(&mut self, len: usize) {
+        let whole = self.tail.len() + len;
+        if self.tail.capacity() < whole {
+            let wanted = if whole <= SMALL_BYTES {
+                SMALL_BYTES
+            } else {
+                CHUNK_BYTES_MAX
+            };
+            self.tail.reserve(wanted - self.tail.len());
+        }
     }
 
     fn seal(&mut self) {
