@@ -36,8 +36,8 @@ use durable::Pending;
 
 /// Inputs taken in one turn before the log and the effects have theirs.
 const TURN_INPUTS_MAX: usize = 4_096;
-/// The longest sleep: durable marks, checkpoints and metrics want a turn now and then.
-const IDLE_MS: i64 = 50;
+/// The longest sleep: a checkpoint may be due.
+const IDLE_MS: i64 = 1_000;
 
 /// Everything that the owner thread owns.
 pub(crate) struct Owner {

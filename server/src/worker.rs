@@ -23,10 +23,14 @@ use crate::input::{Answer, Inputs};
 use crate::metrics::Metrics;
 use crate::receipt::Receipts;
 use judge::Judge;
+use send::Outbox;
 
 /// Jobs that may wait for one worker; the owner waits when it is full, and workers never wait for
 /// the owner.
 const JOBS_WAITING_MAX: usize = 16_384;
+
+/// Lease runs gathered before they are handed to their connections.
+const OUTBOX_RUNS_MAX: usize = 256;
 
 /// What a worker is asked to do.
 pub(crate) enum Job {
@@ -127,12 +131,24 @@ impl Workers {
 
 fn work(jobs: &Receiver<Job>, tools: &Tools) {
     let mut judge = Judge::new(Arc::clone(&tools.components), Arc::clone(&tools.metrics));
+    let mut outbox = Outbox::default();
     while let Ok(job) = jobs.recv() {
-        match job {
-            Job::Fetch(fetch) => fetch::fetch(&fetch, &mut judge, tools),
-            Job::Send(grant) => send::send(grant, tools),
-            Job::Read(read) => fetch::read(read, &mut judge, tools),
-            Job::Retain(bindings) => judge.retain(&bindings),
+        do_job(job, &mut judge, &mut outbox, tools);
+        // What waits already is done first: a subscription then gets several runs in one go.
+        while outbox.runs() < OUTBOX_RUNS_MAX
+            && let Ok(job) = jobs.try_recv()
+        {
+            do_job(job, &mut judge, &mut outbox, tools);
         }
+        outbox.send();
+    }
+}
+
+fn do_job(job: Job, judge: &mut Judge, outbox: &mut Outbox, tools: &Tools) {
+    match job {
+        Job::Fetch(fetch) => fetch::fetch(&fetch, judge, tools),
+        Job::Send(grant) => send::send(grant, outbox, tools),
+        Job::Read(read) => fetch::read(read, judge, tools),
+        Job::Retain(bindings) => judge.retain(&bindings),
     }
 }

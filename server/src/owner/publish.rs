@@ -143,6 +143,7 @@ impl Owner {
                 return None;
             }
         };
+        self.shared.set_disk_full(false);
         let (publisher, publish) = split(input);
         let appended_fact = Appended {
             shard,

@@ -1,11 +1,14 @@
 //! Turning grants into what goes over the wire.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tidegate_broker::range::RangeSet;
 use tidegate_broker::reply::{DeliveredBatch, Delivery};
 use tidegate_broker::request::Receipt;
 use tidegate_model::checksum::crc32c;
 use tidegate_model::{Codec, Section, SectionBuilder, SectionError};
+use tidegate_session::{DeliverySink, SubscriptionId};
 use tidegate_store::{ReadError, StoredBatch};
 
 use super::{Grant, Target, Tools};
@@ -22,14 +25,46 @@ enum SendError {
     Gone(u64),
 }
 
-/// Reads what was granted and hands it on.
-pub(super) fn send(Grant { grant, to }: Grant, tools: &Tools) {
+/// Lease runs on their way to connections, one call each.
+#[derive(Default)]
+pub(super) struct Outbox {
+    by_subscription: Vec<(SubscriptionId, Arc<dyn DeliverySink>, Vec<Delivery>)>,
+    runs: usize,
+}
+
+impl Outbox {
+    pub(super) fn runs(&self) -> usize {
+        self.runs
+    }
+
+    fn add(&mut self, id: SubscriptionId, sink: Arc<dyn DeliverySink>, delivery: Delivery) {
+        self.runs += 1;
+        match self
+            .by_subscription
+            .iter_mut()
+            .find(|(known, ..)| *known == id)
+        {
+            Some((.., runs)) => runs.push(delivery),
+            None => self.by_subscription.push((id, sink, vec![delivery])),
+        }
+    }
+
+    pub(super) fn send(&mut self) {
+        self.runs = 0;
+        for (id, sink, runs) in self.by_subscription.drain(..) {
+            sink.deliver(id, runs);
+        }
+    }
+}
+
+/// Reads what was granted and puts it where it goes.
+pub(super) fn send(Grant { grant, to }: Grant, outbox: &mut Outbox, tools: &Tools) {
     let delivery = deliver(&grant, tools).inspect_err(|error| {
         tracing::error!(queue = %grant.queue, offset = %grant.base_offset, %error,
             "granted messages can't be read; their lease will lapse");
     });
     match (delivery, to) {
-        (Ok(delivery), Target::Subscription(id, sink)) => sink.deliver(id, vec![delivery]),
+        (Ok(delivery), Target::Subscription(id, sink)) => outbox.add(id, sink, delivery),
         (Err(_), Target::Subscription(..)) => {}
         (delivery, Target::Waiter(waiter)) => {
             tools.inputs.send(Input::Read(waiter, delivery.ok()));
