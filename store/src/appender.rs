@@ -95,7 +95,13 @@ impl Appender {
             .unwrap_or(0)
             .max(start.config.shards);
         let tails = (0..shards)
-            .map(|shard| start.tails.get(&ShardId(shard)).copied().unwrap_or_default())
+            .map(|shard| {
+                start
+                    .tails
+                    .get(&ShardId(shard))
+                    .copied()
+                    .unwrap_or_default()
+            })
             .collect::<Vec<_>>();
         Self {
             shared: start.shared,
@@ -352,7 +358,11 @@ impl Appender {
     pub fn settle(&mut self) -> Result<LogPosition, Fenced> {
         let fenced = self.shared.commit.fenced().cloned();
         let durable = self.shared.commit.durable();
-        if self.in_flight.front().is_some_and(|next| next.end <= durable.0) {
+        if self
+            .in_flight
+            .front()
+            .is_some_and(|next| next.end <= durable.0)
+        {
             let mut index = write(&self.shared.index.state);
             while let Some(next) = self.in_flight.pop_front_if(|next| next.end <= durable.0) {
                 let entry = &next.delta.entry;

@@ -105,7 +105,7 @@ impl Commit {
     /// Writes and syncs what waits. `false` if nothing does.
     pub(crate) fn flush_once(&self) -> bool {
         let group = lock(&self.ring).take(GROUP_BYTES_MAX);
-        let Some(end) = group.last().map(Extent::end) else {
+        let Some(end) = group.last().map(|extent| extent.end) else {
             return false;
         };
         if self.fence.get().is_some() {
@@ -143,7 +143,7 @@ impl Commit {
                     .map_err(|error| fence("write", error, segment))?;
                 position += piece.len() as u64;
             }
-            segment.mark_written(&(extent.position..extent.end()), generation);
+            segment.mark_written(&extent.written(), generation);
         }
         self.written.store(end, Ordering::Release);
         let mut synced = None;

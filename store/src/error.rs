@@ -69,7 +69,10 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io {
             action,
@@ -161,7 +164,9 @@ pub enum ReadError {
         position: LogPosition,
     },
     /// The bytes are damaged; they are kept, and everything around them is served.
-    #[error("the log is damaged from position {from} to {to}: its messages need a replica or backup")]
+    #[error(
+        "the log is damaged from position {from} to {to}: its messages need a replica or backup"
+    )]
     Quarantined {
         /// First damaged position.
         from: LogPosition,

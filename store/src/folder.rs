@@ -58,7 +58,9 @@ impl Folder {
         };
         let file = match vfs.open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.create(vfs, &path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return self.create(vfs, &path);
+            }
             Err(error) => return Err(OpenError::io("opening", &path)(error)),
         };
         let size = file.size().map_err(OpenError::io("reading", &path))?;

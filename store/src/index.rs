@@ -26,7 +26,7 @@ pub(crate) use lookup::Index;
 pub(crate) use memory::MemoryIndex;
 pub use qix::{Qix, QixError};
 pub(crate) use sealed::SealedIndex;
-pub(crate) use table::{Table, TableError};
+pub(crate) use table::Table;
 
 /// Stands where there is no earlier segment.
 pub(crate) const NO_SEGMENT: u64 = u64::MAX;
@@ -215,7 +215,11 @@ impl IndexState {
     /// What a checkpoint keeps, beside deltas, once a segment was sealed.
     pub(crate) fn table(&self) -> Table {
         Table {
-            queues: self.queues.iter().map(|(id, state)| (*id, *state)).collect(),
+            queues: self
+                .queues
+                .iter()
+                .map(|(id, state)| (*id, *state))
+                .collect(),
             segments: self
                 .sealed
                 .iter()

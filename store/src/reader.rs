@@ -95,7 +95,8 @@ impl Reader {
 
     /// The batch at `position`; the section is not copied. Waits for the disk unless it is hot.
     ///
-    /// A section that had to come from the disk is checked against its CRC.
+    /// Its checksums are verified each time: at the speed of CRC-32C that costs an eighth of reading
+    /// the bytes, and no damage gets past it.
     ///
     /// # Errors
     /// [`ReadError::NotFound`] if no batch of the log begins there or it isn't durable yet;
@@ -124,14 +125,14 @@ impl Reader {
         if header.kind.is_local() || header.end().0 > durable {
             return Err(not_found());
         }
-        let section = self.section(&segment, &header, generation);
-        if let Err(ReadError::Quarantined { .. }) = section {
-            segments.quarantine(from, header.end().0);
+        match self.section(&segment, &header, generation) {
+            Ok(section) => Ok(StoredBatch { header, section }),
+            Err(ReadError::Quarantined { .. }) => {
+                segments.quarantine(from, header.end().0);
+                Err(segment.quarantined(from, header.end().0))
+            }
+            Err(error) => Err(error),
         }
-        Ok(StoredBatch {
-            header,
-            section: section?,
-        })
     }
 
     fn section(
@@ -145,9 +146,8 @@ impl Reader {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        let was_hot = segment.is_hot(&range, generation);
         let section = segment.bytes(range, generation)?;
-        if !was_hot && crc32c(&section) != header.section_crc {
+        if crc32c(&section) != header.section_crc {
             return Err(segment.quarantined(header.position.0, header.end().0));
         }
         Ok(section)

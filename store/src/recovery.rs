@@ -19,9 +19,7 @@ use crate::batch::StoredBatch;
 use crate::config::StoreConfig;
 use crate::error::{OpenError, ReadError, ReplayError};
 use crate::files::Job;
-use crate::folder::{
-    Folder, QUEUE_INDEX, SEGMENT, parse_file_name,
-};
+use crate::folder::{Folder, QUEUE_INDEX, SEGMENT, parse_file_name};
 use crate::index::{Delta, IndexState};
 use crate::position::LogPosition;
 use crate::segment::{Segment, WritableSegment, prepare};
@@ -149,17 +147,21 @@ pub(crate) fn recover(
         None => {
             return Err(OpenError::Corrupt {
                 path: folder.snapshot.clone(),
-                what: "no snapshot in it is whole, and the log no longer goes back to its beginning"
-                    .to_owned(),
+                what:
+                    "no snapshot in it is whole, and the log no longer goes back to its beginning"
+                        .to_owned(),
             });
         }
     };
-    let mut walk = Walk::new(&segments, start, witness.0, log_epoch, tails, index, deltas, replay)?;
+    let mut walk = Walk::new(
+        &segments, start, witness.0, log_epoch, tails, index, deltas, replay,
+    )?;
     walk.run()?;
     let mut walked = walk.finish(&mut report);
     debug_assert!(walked.index.newest.base() >= newest);
 
-    let (active, spare) = active_segment(vfs, folder, config, now, &mut segments, &mut walked.tail)?;
+    let (active, spare) =
+        active_segment(vfs, folder, config, now, &mut segments, &mut walked.tail)?;
     report.tail = LogPosition(walked.tail);
     report.log_epoch = walked.log_epoch.checked_add(1).expect("4 billion openings");
     let all = Segments::default();
@@ -188,11 +190,7 @@ pub(crate) fn recover(
     })
 }
 
-fn restore(
-    loaded: &Loaded,
-    tails: &mut Tails,
-    replay: &mut dyn Replay,
-) -> Result<(), OpenError> {
+fn restore(loaded: &Loaded, tails: &mut Tails, replay: &mut dyn Replay) -> Result<(), OpenError> {
     for (shard, state) in &loaded.states {
         replay
             .restore(*shard, state)
@@ -303,4 +301,3 @@ fn corrupt(path: &Path) -> impl FnOnce(ReadError) -> OpenError {
         },
     }
 }
-

@@ -7,6 +7,7 @@
 mod tests;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
@@ -20,11 +21,14 @@ pub(crate) struct Extent {
     pub(crate) to: WritableSegment,
     pub(crate) position: u64,
     pub(crate) bytes: Bytes,
+    /// Where the log goes on: behind the bytes, or at the end of the segment that they pad out.
+    pub(crate) end: u64,
 }
 
 impl Extent {
-    pub(crate) fn end(&self) -> u64 {
-        self.position + self.bytes.len() as u64
+    /// The positions of the bytes.
+    pub(crate) fn written(&self) -> Range<u64> {
+        self.position..self.position + self.bytes.len() as u64
     }
 }
 
@@ -74,6 +78,12 @@ impl Ring {
         if self.chunk.capacity() - self.chunk.len() >= need {
             return true;
         }
+        if self.chunk.is_empty()
+            && self.chunk_capacity >= need
+            && self.chunk.try_reclaim(self.chunk_capacity)
+        {
+            return true;
+        }
         let found = self
             .retired
             .iter_mut()
@@ -92,7 +102,7 @@ impl Ring {
                 (BytesMut::with_capacity(capacity), capacity)
             }
         };
-        self.close_extent();
+        self.close_extent(self.tail());
         let old = std::mem::replace(&mut self.chunk, chunk);
         let old_capacity = std::mem::replace(&mut self.chunk_capacity, capacity);
         if old_capacity > 0 {
@@ -131,12 +141,12 @@ impl Ring {
 
     /// What follows goes to another segment, from `position` on.
     pub(crate) fn switch(&mut self, to: WritableSegment, position: u64) {
-        self.close_extent();
+        self.close_extent(self.to.segment.end());
         self.to = to;
         self.position = position;
     }
 
-    fn close_extent(&mut self) {
+    fn close_extent(&mut self, end: u64) {
         if self.chunk.is_empty() {
             return;
         }
@@ -148,6 +158,7 @@ impl Ring {
             to: self.to.clone(),
             position,
             bytes,
+            end,
         });
     }
 
@@ -158,7 +169,7 @@ impl Ring {
     /// The oldest extents, of `most` bytes or one extent.
     pub(crate) fn take(&mut self, most: usize) -> Vec<Extent> {
         if self.ready_bytes < most {
-            self.close_extent();
+            self.close_extent(self.tail());
         }
         let mut taken = Vec::new();
         let mut bytes = 0;

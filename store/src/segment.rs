@@ -173,9 +173,8 @@ impl Segment {
         if !self.is_hot(&range, generation) {
             self.populate(view, &range, generation)?;
         }
-        let at = |position: u64| {
-            usize::try_from(position - self.base).expect("segments end at 1 GiB")
-        };
+        let at =
+            |position: u64| usize::try_from(position - self.base).expect("segments end at 1 GiB");
         Ok(view.map.bytes(at(range.start)..at(range.end)))
     }
 

@@ -414,9 +414,9 @@ impl VfsMap for SimMap {
 
     fn bytes(&self, range: Range<usize>) -> Bytes {
         assert!(range.end <= self.len, "within the map");
-        self.file.vfs.with(|state| {
-            Bytes::copy_from_slice(&state.disk.contents(self.file.id)[range.clone()])
-        })
+        self.file
+            .vfs
+            .with(|state| Bytes::copy_from_slice(&state.disk.contents(self.file.id)[range.clone()]))
     }
 }
 

@@ -47,8 +47,8 @@ impl Store {
         replay: &mut dyn Replay,
     ) -> Result<Self, OpenError> {
         let (mut store, background) = Self::open_manual(vfs, dir, config, now, replay)?;
-        let threads = Threads::start(background)
-            .map_err(OpenError::io("starting the threads of", dir))?;
+        let threads =
+            Threads::start(background).map_err(OpenError::io("starting the threads of", dir))?;
         store.appender.threads = Some(threads);
         Ok(store)
     }
@@ -81,7 +81,12 @@ impl Store {
             report,
         } = recovered;
 
-        let ring = Ring::new(active.clone(), tail, config.ring_bytes, config.ring_bytes_max);
+        let ring = Ring::new(
+            active.clone(),
+            tail,
+            config.ring_bytes,
+            config.ring_bytes_max,
+        );
         let commit = Arc::new(Commit::new(ring));
         let snapshots = Snapshots::new(folder.clone(), manifests, next_number);
         let files = Arc::new(Files::new(vfs.clone(), folder.clone(), snapshots));
@@ -161,4 +166,3 @@ fn begin_epoch(recovered: &Recovered) -> Result<u64, OpenError> {
     active.file.sync().map_err(OpenError::io("syncing", path))?;
     Ok(header.end().0)
 }
-

@@ -176,12 +176,9 @@ impl Index {
     fn open(&self, sealed: &Arc<SealedIndex>) -> Result<OpenIndex, ReadError> {
         let base = sealed.base();
         let (open, rebuilt) = sealed.open(self.vfs.as_ref(), &self.folder, || {
-            let segment = self
-                .segments
-                .at_base(base)
-                .ok_or(ReadError::NotFound {
-                    position: LogPosition(base),
-                })?;
+            let segment = self.segments.at_base(base).ok_or(ReadError::NotFound {
+                position: LogPosition(base),
+            })?;
             rebuild_index(&segment, self.segment_before(base))
         })?;
         if rebuilt {

@@ -118,12 +118,7 @@ impl SealedIndex {
             return Ok(());
         };
         let bytes = qix::encode(&memory);
-        write_durably(
-            vfs,
-            &folder.log,
-            &file_name(self.base, QUEUE_INDEX),
-            &bytes,
-        )?;
+        write_durably(vfs, &folder.log, &file_name(self.base, QUEUE_INDEX), &bytes)?;
         // The pages just written are cached: the next reader maps them, this memory is given back.
         *lock(&self.source) = Source::Closed;
         Ok(())

@@ -78,7 +78,11 @@ impl Table {
             }
             table.segments.push((u64_at(row, 0), seqs));
         }
-        if rest.is_empty() { Ok(table) } else { Err(TableError) }
+        if rest.is_empty() {
+            Ok(table)
+        } else {
+            Err(TableError)
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tidegate_model::checksum::crc32c;
 
-use crate::batch::{Kind, StoredBatch};
+use crate::batch::Kind;
 use crate::bytes_at::u32_at;
 use crate::error::ReadError;
 use crate::header::{ALIGN, BatchHeader, HEADER_BYTES, HeaderError, MAGIC};
@@ -46,10 +46,6 @@ impl Scanner {
 
     pub(crate) fn file(&self) -> &Arc<dyn VfsFile> {
         &self.file
-    }
-
-    pub(crate) fn nonce(&self) -> u64 {
-        self.nonce
     }
 
     pub(crate) fn bytes_read(&self) -> u64 {
@@ -165,10 +161,12 @@ pub(crate) fn rebuild_index(
                 None => break,
             },
         };
-        at = header.end().0;
         if header.log_epoch < epoch {
+            // Left over from before a cut.
+            at = header.position.0 + ALIGN as u64;
             continue;
         }
+        at = header.end().0;
         epoch = header.log_epoch;
         if header.kind.is_local() {
             continue;

@@ -65,7 +65,10 @@ struct Ahead {
 }
 
 impl<'a> Walk<'a> {
-    #[expect(clippy::too_many_arguments, reason = "the pieces of one recovery, used once")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the pieces of one recovery, used once"
+    )]
     pub(super) fn new(
         segments: &'a [Arc<Segment>],
         start: u64,
@@ -81,13 +84,15 @@ impl<'a> Walk<'a> {
             .rposition(|segment| segment.base() <= start && start <= segment.end())
             .ok_or_else(|| OpenError::Corrupt {
                 path: segments[0].path().clone(),
-                what: format!("the segment with position {start}, where recovery begins, is missing"),
+                what: format!(
+                    "the segment with position {start}, where recovery begins, is missing"
+                ),
             })?;
         Ok(Self {
             segments,
             current,
             scanner: open(&segments[current])?,
-            at: start,
+            at: start.max(segments[current].first()),
             witness,
             log_epoch,
             tails,
@@ -206,8 +211,7 @@ impl<'a> Walk<'a> {
         let base = self.scanner.segment().base();
         for batch in std::mem::take(&mut self.unit) {
             let header = &batch.header;
-            self.tails
-                .insert(header.shard, (header.term, header.seq.0));
+            self.tails.insert(header.shard, (header.term, header.seq.0));
             let delta = Delta {
                 queue: header.queue,
                 entry: Entry::of(header, base),

@@ -101,4 +101,3 @@ impl SegmentHeader {
 fn crc(bytes: &[u8]) -> u32 {
     crc32c_with_nonce(0, &[&bytes[..12], &bytes[16..SEGMENT_HEADER_BYTES]])
 }
-

@@ -59,7 +59,11 @@ pub(crate) fn load(vfs: &dyn Vfs, folder: &Folder) -> Result<Found, OpenError> {
         loaded: None,
         manifests: Vec::new(),
         damaged: 0,
-        next_number: files.iter().map(|(number, _)| number + 1).max().unwrap_or(1),
+        next_number: files
+            .iter()
+            .map(|(number, _)| number + 1)
+            .max()
+            .unwrap_or(1),
         bytes_read: 0,
     };
     for generation in generations {
@@ -126,10 +130,7 @@ fn load_parts(
 }
 
 fn damaged(path: &Path) -> io::Error {
-    io::Error::other(format!(
-        "{} is not what its manifest says",
-        path.display()
-    ))
+    io::Error::other(format!("{} is not what its manifest says", path.display()))
 }
 
 /// Removes what an interrupted write left in `dir`.

@@ -92,7 +92,11 @@ impl Manifest {
         let deltas = u32_at(header, 40) as usize;
         let shard_bytes = shards.checked_mul(SHARD_BYTES);
         let delta_bytes = deltas.checked_mul(PART_BYTES);
-        if shard_bytes.zip(delta_bytes).and_then(|(a, b)| a.checked_add(b)) != Some(rest.len()) {
+        if shard_bytes
+            .zip(delta_bytes)
+            .and_then(|(a, b)| a.checked_add(b))
+            != Some(rest.len())
+        {
             return Err(ManifestError::Length);
         }
         let (shard_rows, delta_rows) = rest.split_at(shards * SHARD_BYTES);

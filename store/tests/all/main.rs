@@ -1,8 +1,15 @@
 //! The store seen from outside: through its public calls only.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "test code; clippy sees that only in functions marked as tests"
+)]
+
 mod support;
 
 mod ack;
+mod formats;
 mod limits;
 mod model;
 mod power_cut;

@@ -219,7 +219,11 @@ pub(crate) fn check_reads(reader: &Reader, ledger: &Ledger) {
         while from < bounds.next {
             let mut entries = Vec::new();
             reader.entries(queue, from, 3, &mut entries).unwrap();
-            assert!(!entries.is_empty(), "{queue} from {from} to {}", bounds.next);
+            assert!(
+                !entries.is_empty(),
+                "{queue} from {from} to {}",
+                bounds.next
+            );
             for entry in entries {
                 assert_eq!(entry.base_offset, from, "no hole in {queue}");
                 let stored = reader.read(entry.position).unwrap();
