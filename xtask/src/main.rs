@@ -1,10 +1,12 @@
 //! The chores of this repository, run as `cargo xtask VERB`.
 #![expect(clippy::print_stderr, reason = "a command line tool reports to stderr")]
 
+mod demo;
 mod fuzz;
 mod guests;
 mod place;
 mod steps;
+mod test;
 mod tidy;
 
 use std::process::ExitCode;
@@ -35,6 +37,8 @@ fn dispatch(args: &[String]) -> Result<()> {
         bail!("no verb given; there are\n{HELP}");
     };
     match verb.as_str() {
+        "demo" => demo::run(rest),
+        "test" => test::run(rest),
         "tidy" => tidy::run(rest),
         "guests" => guests::run(rest),
         "fuzz" => fuzz::run(rest),
