@@ -143,10 +143,12 @@ impl ClientSession {
     /// The server abandoned its side of a stream.
     pub fn handle_reset(&mut self, now: Duration, stream: StreamId, code: Code) {
         self.link.set_now(now);
-        self.lost(
-            stream,
-            &Refusal::from_code(code, "the server reset the stream"),
-        );
+        let why = Refusal::from_code(code, "the server reset the stream");
+        if stream == CONTROL {
+            self.fail(why);
+            return;
+        }
+        self.lost(stream, &why);
         self.link.peer_reset(stream);
         self.link.reset(stream, code::CANCELLED);
     }
@@ -154,7 +156,14 @@ impl ClientSession {
     /// The server wants no more of what we send on a stream. What it sends itself still counts.
     pub fn handle_stopped(&mut self, now: Duration, stream: StreamId, code: Code) {
         self.link.set_now(now);
-        self.link.reset(stream, code);
+        if stream == CONTROL {
+            self.fail(Refusal::from_code(
+                code,
+                "the server stopped reading the control stream",
+            ));
+        } else {
+            self.link.reset(stream, code);
+        }
     }
 
     /// The connection is gone, closed by the server (its code and reason) or broken: every stream is

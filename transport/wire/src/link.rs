@@ -1,6 +1,6 @@
 //! What both sessions need of streams: frames in, bytes out, deadlines, and one way to end it all.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -248,6 +248,15 @@ impl<R> Link<R> {
     /// Whether a stream was held back when it was last looked at.
     pub(crate) fn is_paused(&self, stream: StreamId) -> bool {
         self.streams.get(&stream).is_some_and(|c| c.paused)
+    }
+
+    /// Streams that were held back when they were last looked at.
+    pub(crate) fn paused(&self) -> BTreeSet<StreamId> {
+        self.streams
+            .iter()
+            .filter(|(_, channel)| channel.paused)
+            .map(|(stream, _)| *stream)
+            .collect()
     }
 
     /// Stops or resumes reading of a stream.

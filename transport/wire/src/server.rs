@@ -59,6 +59,8 @@ pub struct ServerSession {
     events: VecDeque<ServerEvent>,
     consumption: Consumption,
     settles_in_flight: usize,
+    /// Some stream was held back because too much waits to be sent.
+    backlogged: bool,
     /// Answers that are due on produce and request streams.
     work_in_flight: usize,
 }
@@ -99,6 +101,7 @@ impl ServerSession {
             events: VecDeque::new(),
             consumption: Consumption::default(),
             settles_in_flight: 0,
+            backlogged: false,
             work_in_flight: 0,
         }
     }
@@ -150,10 +153,9 @@ impl ServerSession {
             ));
         } else {
             self.link.accept(stream, Role::Unknown);
-            let ours = |role: &Role| !matches!(role, Role::Control | Role::Consume);
             if stream.is_uni() {
-                self.link.stop(stream, code::PROTOCOL);
-            } else if self.link.roles().filter(|(_, role)| ours(role)).count() > STREAMS_MAX {
+                self.link.stop(stream, code::UNSUPPORTED);
+            } else if self.is_crowded() {
                 self.link.abandon(stream, code::OVERLOADED);
             }
         }
@@ -290,8 +292,11 @@ impl ServerSession {
         let piece = self.link.transmit(stream);
         if piece.is_some() {
             self.pump_if_resumed(stream);
-            if stream != CONTROL {
-                self.pump_if_resumed(CONTROL);
+            if self.backlogged && !self.is_backlogged() {
+                self.backlogged = false;
+                for stream in self.link.paused() {
+                    self.pump_if_resumed(stream);
+                }
             }
         }
         piece
@@ -310,7 +315,7 @@ impl ServerSession {
         }
     }
 
-    /// Tells the client that it is read more slowly. A client of an older version ignores it.
+    /// Tells the client, for its display, that it is read more slowly.
     pub fn throttle(&mut self, why: &Refusal, retry: Duration) {
         let message = proto::Throttle {
             reason: Some(why.to_proto()),
@@ -324,6 +329,23 @@ impl ServerSession {
         self.link.close(why.code, why.message.clone());
     }
 
+    /// Whether the client has more streams open than it may. One that was answered doesn't count
+    /// against it, as its end may still be on its way, unless these pile up.
+    fn is_crowded(&self) -> bool {
+        let (mut due, mut all) = (0, 0);
+        for (_, role) in self.link.roles() {
+            match role {
+                Role::Control | Role::Consume => {}
+                Role::Request { due: false } => all += 1,
+                Role::Unknown | Role::Producer(_) | Role::Request { due: true } => {
+                    due += 1;
+                    all += 1;
+                }
+            }
+        }
+        due > STREAMS_MAX || all > 2 * STREAMS_MAX
+    }
+
     /// Reads what a stream holds, as far as it isn't held back.
     fn pump(&mut self, stream: StreamId) {
         loop {
@@ -331,6 +353,7 @@ impl ServerSession {
                 return;
             }
             let held = self.is_held_back(stream);
+            self.backlogged |= held && self.is_backlogged();
             self.link.set_paused(stream, held);
             if held {
                 return;
@@ -372,11 +395,18 @@ impl ServerSession {
             Some(Role::Control) => {
                 matches!(self.phase, Phase::Authenticating(_))
                     || self.settles_in_flight >= SETTLES_IN_FLIGHT_MAX
-                    || self.link.queued() > CONNECTION_OUTPUT_BYTES_MAX
+                    || self.is_backlogged()
             }
+            // Credit and requests both ask for more output.
+            Some(Role::Unknown) => self.is_backlogged(),
             Some(Role::Producer(producer)) => producer.is_full(),
             _ => false,
         }
+    }
+
+    /// Whether the client reads so slowly that nothing more is prepared for it.
+    fn is_backlogged(&self) -> bool {
+        self.link.queued() > CONNECTION_OUTPUT_BYTES_MAX
     }
 
     fn on_frame(&mut self, stream: StreamId, frame: &Frame) -> Result<(), WireError> {

@@ -19,13 +19,51 @@ pub(super) struct Consumption {
     subscriptions: HashMap<u32, Subscription>,
     /// Highest number used; numbers rise.
     last: Option<u32>,
-    /// Open consume streams and the aliases on them.
-    streams: Vec<(StreamId, usize)>,
-    next_alias: u32,
+    /// Open consume streams.
+    streams: Vec<ConsumeStream>,
+    /// Aliases on all streams.
     aliases: usize,
+    /// Aliases given so far: new ones go round the streams.
+    turn: usize,
     /// Credit that was granted and not used, over all subscriptions.
     messages: u64,
     bytes: u64,
+}
+
+/// A consume stream and the numbers on it.
+#[derive(Debug)]
+struct ConsumeStream {
+    stream: StreamId,
+    /// Aliases in use.
+    live: usize,
+    /// Numbers below `next` that are not in use: they can stand for something else, since the
+    /// stream keeps order.
+    free: Vec<u32>,
+    next: u32,
+}
+
+impl ConsumeStream {
+    fn new(stream: StreamId) -> Self {
+        Self {
+            stream,
+            live: 0,
+            free: Vec::new(),
+            next: 0,
+        }
+    }
+
+    fn take_alias(&mut self) -> u32 {
+        self.live += 1;
+        self.free.pop().unwrap_or_else(|| {
+            self.next += 1;
+            self.next - 1
+        })
+    }
+
+    fn give_back(&mut self, alias: u32) {
+        self.live -= 1;
+        self.free.push(alias);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -157,18 +195,19 @@ impl Consumption {
         self.subscriptions.keys().copied().collect()
     }
 
-    /// Forgets a subscription; the streams that its aliases were on.
+    /// Forgets a subscription; the streams that carry nothing any more.
     fn remove(&mut self, subscription: u32) -> Option<Vec<StreamId>> {
         let sub = self.subscriptions.remove(&subscription)?;
         self.messages -= sub.messages;
         self.bytes -= u64::try_from(sub.bytes).unwrap_or(0);
         self.aliases -= sub.aliases.len();
-        Some(
-            sub.aliases
-                .into_values()
-                .map(|(stream, _)| stream)
-                .collect(),
-        )
+        for (stream, alias) in sub.aliases.into_values() {
+            if let Some(open) = self.streams.iter_mut().find(|open| open.stream == stream) {
+                open.give_back(alias);
+            }
+        }
+        let over = self.streams.extract_if(.., |open| open.live == 0);
+        Some(over.map(|open| open.stream).collect())
     }
 }
 
@@ -222,14 +261,7 @@ impl ServerSession {
             return false;
         };
         for stream in streams {
-            let open = &mut self.consumption.streams;
-            if let Some(at) = open.iter().position(|(id, _)| *id == stream) {
-                open[at].1 -= 1;
-                if open[at].1 == 0 {
-                    open.remove(at);
-                    self.link.finish(stream);
-                }
-            }
+            self.link.finish(stream);
         }
         true
     }
@@ -250,7 +282,9 @@ impl ServerSession {
                 .push_back(ServerEvent::Unsubscribe { subscription });
             self.send_ended(subscription, None);
         }
-        self.consumption.streams.retain(|(id, _)| *id != stream);
+        self.consumption
+            .streams
+            .retain(|open| open.stream != stream);
     }
 
     /// Stream and alias of a queue, announced if they are new; `None` if there are too many.
@@ -262,19 +296,17 @@ impl ServerSession {
         if self.consumption.aliases >= ALIASES_MAX {
             return None;
         }
-        let alias = self.consumption.next_alias;
-        self.consumption.next_alias = alias.checked_add(1)?;
         self.consumption.aliases += 1;
-        let open = &mut self.consumption.streams;
-        let stream = if open.len() < CONSUME_STREAMS_MAX {
+        self.consumption.turn = self.consumption.turn.wrapping_add(1);
+        let at = if self.consumption.streams.len() < CONSUME_STREAMS_MAX {
             let stream = self.link.open(true, PRIORITY_CONSUME, Role::Consume);
-            open.push((stream, 1));
-            stream
+            self.consumption.streams.push(ConsumeStream::new(stream));
+            self.consumption.streams.len() - 1
         } else {
-            let shared = &mut open[alias as usize % CONSUME_STREAMS_MAX];
-            shared.1 += 1;
-            shared.0
+            self.consumption.turn % CONSUME_STREAMS_MAX
         };
+        let open = &mut self.consumption.streams[at];
+        let (stream, alias) = (open.stream, open.take_alias());
         let sub = self.consumption.subscriptions.get_mut(&subscription)?;
         sub.aliases.insert(origin, (stream, alias));
         self.send_message(

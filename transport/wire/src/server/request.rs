@@ -5,7 +5,7 @@ use tidegate_model::code;
 use super::{Role, ServerSession};
 use crate::event::{Delivery, Origin, ServerEvent};
 use crate::frame::{Frame, FrameType, encode_message};
-use crate::limits::REPLY_DELIVERIES_MAX;
+use crate::limits::{REPLY_DELIVERIES_MAX, REPLY_DELIVERY_BYTES_MAX};
 use crate::proto::{self, ReplyKind};
 use crate::refusal::{Refusal, WireError};
 use crate::stream::StreamId;
@@ -18,15 +18,20 @@ impl ServerSession {
         if !self.take_due(stream) {
             return;
         }
-        if deliveries.len() > REPLY_DELIVERIES_MAX {
-            let found = deliveries.len();
-            self.answer_refused(
-                stream,
-                &Refusal::new(
-                    code::INTERNAL,
-                    format!("a reply has at most {REPLY_DELIVERIES_MAX} batches, not {found}"),
+        let (batches, bytes) = deliveries
+            .iter()
+            .fold((0, 0), |(batches, bytes), delivery| {
+                (batches + 1, bytes + delivery.section.len())
+            });
+        if batches > REPLY_DELIVERIES_MAX || bytes > REPLY_DELIVERY_BYTES_MAX {
+            let refusal = Refusal::new(
+                code::LIMIT_REACHED,
+                format!(
+                    "a reply has at most {REPLY_DELIVERIES_MAX} batches and {REPLY_DELIVERY_BYTES_MAX} bytes; this one has {batches} and {bytes}"
                 ),
-            );
+            )
+            .hint("ask for less at once");
+            self.answer_refused(stream, &refusal);
             return;
         }
         let (aliases, numbers) = number_origins(&deliveries);

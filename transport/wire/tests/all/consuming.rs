@@ -268,6 +268,42 @@ fn many_queues_share_64_streams() {
 }
 
 #[test]
+fn numbers_of_queues_are_used_again() {
+    let mut pair = Pair::connected(Net::default());
+    let keeper = subscribe(&mut pair);
+    pair.client.grant(keeper, 1000, 1_000_000);
+    run(&mut pair);
+    pair.server
+        .deliver(keeper, (0..64).map(|queue| delivery(queue, 0, 1, 10)));
+    run(&mut pair);
+    assert_eq!(deliveries(&mut pair).len(), 64);
+    let mut highest = 0;
+    for _ in 0..20 {
+        let guest = subscribe(&mut pair);
+        pair.client.grant(guest, 1000, 1_000_000);
+        run(&mut pair);
+        pair.server
+            .deliver(guest, (0..128).map(|queue| delivery(queue, 0, 1, 10)));
+        run(&mut pair);
+        let got = deliveries(&mut pair);
+        assert_eq!(got.len(), 128);
+        highest = got
+            .iter()
+            .map(|d| d.header.alias)
+            .max()
+            .unwrap()
+            .max(highest);
+        pair.client.unsubscribe(guest);
+        run(&mut pair);
+        pair.told.clear();
+    }
+    assert!(highest <= 3, "{highest}");
+    pair.server.deliver(keeper, [delivery(9, 1, 1, 10)]);
+    run(&mut pair);
+    assert_eq!(deliveries(&mut pair)[0].origin.queue_index, 9);
+}
+
+#[test]
 fn what_is_on_its_way_after_unsubscribing_is_dropped() {
     let mut pair = Pair::connected(Net::default());
     let subscription = subscribe(&mut pair);

@@ -211,6 +211,23 @@ fn codes_of_resets_and_closes_need_not_be_known() {
 }
 
 #[test]
+fn a_client_whose_control_stream_breaks_says_so() {
+    let breaks: [fn(&mut Pair); 2] = [
+        |pair| pair.client.handle_reset(pair.now, CONTROL, Code(62_000)),
+        |pair| pair.client.handle_stopped(pair.now, CONTROL, Code(62_000)),
+    ];
+    for break_it in breaks {
+        let mut pair = Pair::connected(Net::default());
+        break_it(&mut pair);
+        assert!(pair.client.is_closed());
+        assert!(matches!(
+            pair.client.poll_event(),
+            Some(ClientEvent::Closing(refusal)) if refusal.code == Code(62_000)
+        ));
+    }
+}
+
+#[test]
 fn a_producer_that_is_reset_drops_its_answers() {
     let mut pair = Pair::connected(Net::default());
     let open = encode_message(FrameType::OPEN_PRODUCER, 0, &proto::OpenProducer::default());
@@ -349,7 +366,7 @@ fn answer(server: &mut ServerSession) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(192))]
     #[test]
     fn no_sequence_of_events_upsets_a_server(
         authenticated in any::<bool>(),

@@ -81,6 +81,8 @@ pub(crate) struct Pair {
     pub(crate) told: VecDeque<ClientEvent>,
     /// Chunks that sessions handed to the transport.
     pub(crate) chunks: Vec<usize>,
+    /// Whether the client's transport takes anything from the server.
+    pub(crate) client_reads: bool,
     net: Net,
     random: u64,
     sides: [Side; 2],
@@ -128,6 +130,7 @@ impl Pair {
             now,
             told: VecDeque::new(),
             chunks: Vec::new(),
+            client_reads: true,
             net,
             random: net.seed.max(1),
             sides: [Side::default(), Side::default()],
@@ -405,6 +408,9 @@ impl Pair {
 
     fn transmit(&mut self, end: End) -> bool {
         let mut moved = false;
+        if end == End::Server && !self.client_reads {
+            return false;
+        }
         let writable: Vec<StreamId> = self.sides[end as usize].writable.iter().copied().collect();
         for stream in writable {
             loop {

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_model::{LeaseId, Offset, QueueId, Seq, ShardId, code};
-use tidegate_wire::limits::{COMPONENT_BYTES_MAX, STREAMS_MAX};
+use tidegate_wire::limits::{COMPONENT_BYTES_MAX, CONNECTION_OUTPUT_BYTES_MAX, STREAMS_MAX};
 use tidegate_wire::proto::{ReplyKind, RequestKind};
-use tidegate_wire::{ClientEvent, Delivery, DeliveryHeader, Origin, Refusal, ServerEvent, proto};
+use tidegate_wire::{
+    ClientEvent, Delivery, DeliveryHeader, Origin, Refusal, ServerEvent, ServerSession, proto,
+};
 
 use crate::pair::{Net, Pair};
 
@@ -241,4 +243,42 @@ fn a_cut_connection_answers_everything() {
             ServerEvent::Unsubscribe { subscription }
         ]
     );
+}
+
+#[test]
+fn a_client_that_does_not_read_is_not_answered_without_end() {
+    let mut pair = Pair::connected(Net {
+        piece: 64 * 1024,
+        ..Net::default()
+    });
+    let large = Bytes::from(vec![0; 4 << 20]);
+    let mut asked = 0;
+    for _ in 0..20 {
+        pair.client
+            .request(RequestKind::Read(proto::Read::default()))
+            .unwrap();
+    }
+    // The transport takes nothing from the server, so answers pile up there.
+    pair.client_reads = false;
+    let mut app = |server: &mut ServerSession, event| {
+        if let ServerEvent::Request { stream, .. } = event {
+            asked += 1;
+            let delivery = Delivery {
+                section: large.clone(),
+                ..batch(0, 1, 0)
+            };
+            server.reply(
+                stream,
+                ReplyKind::Read(proto::ReadDone::default()),
+                vec![delivery],
+            );
+        }
+    };
+    pair.run(&mut app);
+    assert!(pair.server.queued_bytes() < CONNECTION_OUTPUT_BYTES_MAX + (5 << 20));
+    pair.client_reads = true;
+    pair.run(&mut app);
+    assert_eq!(asked, 20);
+    assert_eq!(pair.told.len(), 20);
+    assert!(pair.server.is_idle());
 }
