@@ -25,6 +25,9 @@ const IDLE_TIMEOUT_MS: u32 = 30_000;
 /// How often a silent client shows that it lives: address translators often forget a UDP flow after
 /// 30 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Guess of the round trip before it is known: the first packet is repeated after three times as long.
+/// A server that is just starting misses it, and quinn's guess would wait a second.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Unread bytes that the server may have under way on one stream.
 const STREAM_RECEIVE_WINDOW: u32 = 4 * 1024 * 1024;
 /// The same over all streams.
@@ -161,6 +164,7 @@ fn transport(options: &ConnectOptions) -> TransportConfig {
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None)
         .mtu_discovery_config(Some(discovery))
+        .initial_rtt(INITIAL_RTT)
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))));
     transport

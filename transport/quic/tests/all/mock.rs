@@ -47,6 +47,7 @@ struct State {
     hold_publishes: bool,
     held: Vec<(Arc<dyn PublishSink>, Ticket, Result<Published, Refusal>)>,
     calls: u64,
+    given: u64,
 }
 
 struct Topic {
@@ -143,6 +144,11 @@ impl Mock {
         self.state().calls
     }
 
+    /// Messages given to subscriptions.
+    pub(crate) fn given(&self) -> u64 {
+        self.state().given
+    }
+
     /// From now on outcomes of publishes are kept back.
     pub(crate) fn hold_publishes(&self) {
         self.state().hold_publishes = true;
@@ -197,6 +203,7 @@ impl Mock {
                         subscription.messages -= i64::from(next.batch.count);
                         subscription.bytes -= i64::try_from(next.batch.section.len()).unwrap();
                         state.next_id += 1;
+                        state.given += u64::from(next.batch.count);
                         runs.push(lease(stored, index, next, state.next_id));
                     }
                 }

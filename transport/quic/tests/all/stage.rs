@@ -11,7 +11,7 @@ use tidegate_model::{Name, TopicRef};
 use tidegate_quic::{Event, Listener, Observer, QuicConfig, ServerIdentity};
 use tidegate_session::Service;
 
-use crate::mock::{Mock, TOKEN};
+use crate::mock::Mock;
 
 /// A server's key, out of which any number of certificates are made.
 pub(crate) struct ServerKey(KeyPair);
@@ -55,6 +55,12 @@ impl Stage {
     }
 
     pub(crate) fn with(change: impl FnOnce(&mut QuicConfig)) -> Self {
+        Self::try_with(change).unwrap()
+    }
+
+    pub(crate) fn try_with(
+        change: impl FnOnce(&mut QuicConfig),
+    ) -> Result<Self, tidegate_quic::Error> {
         let mut config = QuicConfig::new([7; 32]);
         change(&mut config);
         let mut stage = Self {
@@ -65,8 +71,8 @@ impl Stage {
             addr: (Ipv4Addr::LOCALHOST, 0).into(),
             listener: None,
         };
-        stage.listen(stage.bind().unwrap());
-        stage
+        stage.listen(stage.bind()?);
+        Ok(stage)
     }
 
     fn bind(&self) -> Result<Listener, tidegate_quic::Error> {
@@ -112,10 +118,6 @@ impl Stage {
         listener.shutdown(Duration::ZERO).await;
     }
 
-    pub(crate) fn open_connections(&self) -> usize {
-        self.listener.as_ref().map_or(0, Listener::open_connections)
-    }
-
     pub(crate) fn address(&self) -> Address {
         Address {
             host: self.addr.ip().to_string(),
@@ -140,12 +142,10 @@ impl Stage {
             .unwrap_or_else(|_| panic!("{wanted:?} never happened"));
     }
 
-    /// A client that is logged in.
+    /// A client whose key is registered.
     pub(crate) async fn client(&self) -> Client {
         let key = ClientKey::generate().unwrap();
-        Client::login(&self.address(), TOKEN, &name("tester"), &key)
-            .await
-            .unwrap();
+        self.mock.register(key.public(), "tester");
         Client::connect(&self.address(), &key, ConnectOptions::default())
             .await
             .unwrap()
