@@ -50,6 +50,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("xtask", &["wit"]),
 ];
 
+/// What tests import besides: both ends of a connection.
+const TEST_ARROWS: &[(&str, &[&str])] = &[("transport/quic", &["client"])];
+
 /// Black-box suites and benches look at every crate.
 const FREE: &[&str] = &["sandbox-tests", "bench", "fuzz"];
 
@@ -109,6 +112,8 @@ struct Package {
 enum Import {
     /// A crate of this checkout, by folder.
     Own(PathBuf),
+    /// The same, for tests only.
+    OwnInTests(PathBuf),
     /// Any other, by name.
     Foreign(String),
 }
@@ -145,6 +150,9 @@ fn packages(root: &Path, metadata: &Value) -> Result<Vec<Package>> {
             let imports = dependencies
                 .iter()
                 .map(|found| match found["path"].as_str() {
+                    Some(path) if found["kind"] == "dev" => {
+                        Import::OwnInTests(relative(root, Path::new(path)))
+                    }
                     Some(path) => Import::Own(relative(root, Path::new(path))),
                     None => Import::Foreign(found["name"].as_str().unwrap_or_default().to_owned()),
                 });
@@ -181,13 +189,17 @@ fn judge(packages: &[Package]) -> Vec<Finding> {
                 continue;
             }
         };
-        let absent = ABSENT
-            .iter()
-            .find(|(from, _)| *from == name)
-            .map_or(&[][..], |(_, absent)| absent);
+        let absent = row(ABSENT, &name);
+        let in_tests = row(TEST_ARROWS, &name);
+        let is_allowed =
+            |to: &Path, more: &[&str]| allowed.iter().chain(more).any(|ok| Path::new(ok) == to);
         for import in &package.imports {
+            let more = match import {
+                Import::OwnInTests(_) => in_tests,
+                Import::Own(_) | Import::Foreign(_) => &[],
+            };
             match import {
-                Import::Own(to) if !allowed.iter().any(|ok| Path::new(ok) == to) => {
+                Import::Own(to) | Import::OwnInTests(to) if !is_allowed(to, more) => {
                     findings.push(Finding::new(
                         &manifest,
                         0,
@@ -205,11 +217,18 @@ fn judge(packages: &[Package]) -> Vec<Finding> {
                         format!("{name} must not know {to}"),
                     ));
                 }
-                Import::Own(_) | Import::Foreign(_) => {}
+                Import::Own(_) | Import::OwnInTests(_) | Import::Foreign(_) => {}
             }
         }
     }
     findings
+}
+
+fn row(table: &[(&str, &'static [&'static str])], name: &str) -> &'static [&'static str] {
+    table
+        .iter()
+        .find(|(from, _)| *from == name)
+        .map_or(&[], |(_, row)| row)
 }
 
 fn list(names: &[&str]) -> String {
@@ -257,6 +276,17 @@ mod tests {
             1
         );
         assert_eq!(judge_one(package("model", &["wit"], &[])).len(), 1);
+    }
+
+    #[test]
+    fn tests_may_import_the_other_end() {
+        let quic = |import| Package {
+            folder: "transport/quic".into(),
+            imports: vec![import],
+        };
+        assert!(judge_one(quic(Import::OwnInTests("client".into()))).is_empty());
+        assert_eq!(judge_one(quic(Import::Own("client".into()))).len(), 1);
+        assert_eq!(judge_one(quic(Import::OwnInTests("store".into()))).len(), 1);
     }
 
     #[test]
