@@ -3,21 +3,30 @@
 //! No socket, no clock, no runtime: a driver moves bytes between streams and a session and passes the
 //! time in. The layouts are described in `docs/formats/wire.md`.
 
-mod bytes_at;
-pub mod client;
-pub mod delivery;
-pub mod event;
-pub mod frame;
+// Bounds and words that both ends share.
 pub mod limits;
-mod link;
-mod output;
-pub mod producer;
+pub mod refusal;
+pub mod stream;
+
+// Bytes: frames, and what they carry.
+mod bytes_at;
+pub mod delivery;
+pub mod frame;
 pub mod proto;
 pub mod publish;
-pub mod refusal;
-pub mod server;
 pub mod settle;
-pub mod stream;
+
+// What both sessions stand on.
+pub mod event;
+mod link;
+mod output;
+
+// The two ends.
+pub mod client;
+pub mod server;
+
+// The client's half of idempotence, which outlives connections.
+pub mod producer;
 
 pub use client::ClientSession;
 pub use delivery::DeliveryHeader;
