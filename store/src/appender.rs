@@ -2,7 +2,7 @@
 
 mod marks;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tidegate_model::{Offset, QueueId, Seq, ShardId, Term, Timestamp};
@@ -13,6 +13,7 @@ use crate::config::StoreConfig;
 use crate::error::{AppendError, Fenced};
 use crate::files::Job;
 use crate::header::{ALIGN, BatchHeader, HEADER_BYTES, stored_bytes};
+use crate::id_map::QueueMap;
 use crate::index::{Delta, Entry};
 use crate::position::LogPosition;
 use crate::reader::Shared;
@@ -38,7 +39,7 @@ pub struct Appender {
     pub(crate) tails: Vec<(Term, u64)>,
     pub(crate) settled_tails: Vec<(Term, u64)>,
     /// Next offsets of queues that were appended to since the opening, in flight included.
-    pub(crate) queue_tails: HashMap<QueueId, u64>,
+    pub(crate) queue_tails: QueueMap<u64>,
     pub(crate) in_flight: VecDeque<InFlight>,
     pub(crate) appended: Vec<Appended>,
     pub(crate) settled: u64,
@@ -112,7 +113,7 @@ impl Appender {
             log_epoch: start.log_epoch,
             settled_tails: tails.clone(),
             tails,
-            queue_tails: HashMap::new(),
+            queue_tails: QueueMap::default(),
             in_flight: VecDeque::new(),
             appended: Vec::new(),
             settled: start.tail,

@@ -12,7 +12,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
 use tidegate_model::{Offset, QueueId, Seq, ShardId, Timestamp};
@@ -20,6 +20,7 @@ use tidegate_model::{Offset, QueueId, Seq, ShardId, Timestamp};
 use crate::batch::IndexEntry;
 use crate::bytes_at::{i64_at, put, u16_at, u32_at, u64_at};
 use crate::header::{ALIGN, BatchHeader};
+use crate::id_map::QueueMap;
 use crate::position::LogPosition;
 
 pub(crate) use lookup::Index;
@@ -162,7 +163,7 @@ pub(crate) struct SeqBounds {
 }
 
 pub(crate) struct IndexState {
-    pub(crate) queues: HashMap<QueueId, QueueState>,
+    pub(crate) queues: QueueMap<QueueState>,
     pub(crate) newest: MemoryIndex,
     pub(crate) sealed: BTreeMap<u64, Arc<SealedIndex>>,
 }
@@ -170,7 +171,7 @@ pub(crate) struct IndexState {
 impl IndexState {
     pub(crate) fn new(base: u64) -> Self {
         Self {
-            queues: HashMap::new(),
+            queues: QueueMap::default(),
             newest: MemoryIndex::new(base),
             sealed: BTreeMap::new(),
         }

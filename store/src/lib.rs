@@ -26,6 +26,7 @@ mod config;
 mod error;
 mod files;
 mod folder;
+mod id_map;
 mod stats;
 mod sync;
 mod threads;

@@ -18,7 +18,10 @@ pub use header::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError};
 pub(crate) use prepare::{Preparer, Spare, prepare};
 
 /// Bytes that are brought into memory together, and remembered as being there.
-const GRANULE_BYTES: u64 = 256 * 1024;
+///
+/// Small enough that a reader of one queue among many doesn't map its neighbours' batches, large
+/// enough that a system call per granule is little beside reading it.
+const GRANULE_BYTES: u64 = 64 * 1024;
 /// A granule counts as in memory for this many generations after it was last brought in.
 const HOT_GENERATIONS: u32 = 2;
 
@@ -29,8 +32,9 @@ pub(crate) struct Segment {
     path: PathBuf,
     vfs: Arc<dyn Vfs>,
     view: OnceLock<View>,
-    /// Per granule the generation in which it was brought into memory, 0 for never.
-    granules: Box<[AtomicU32]>,
+    /// Per granule the generation in which it was brought into memory, 0 for never; not there for
+    /// segments that nobody reads or writes.
+    granules: OnceLock<Box<[AtomicU32]>>,
 }
 
 struct View {
@@ -48,16 +52,13 @@ pub(crate) struct WritableSegment {
 
 impl Segment {
     pub(crate) fn new(vfs: Arc<dyn Vfs>, path: PathBuf, base: u64, size: u64) -> Self {
-        let granules = (0..size.div_ceil(GRANULE_BYTES))
-            .map(|_| AtomicU32::new(0))
-            .collect();
         Self {
             base,
             size,
             path,
             vfs,
             view: OnceLock::new(),
-            granules,
+            granules: OnceLock::new(),
         }
     }
 
@@ -136,7 +137,11 @@ impl Segment {
         let index = |position: u64| {
             usize::try_from((position - self.base) / GRANULE_BYTES).expect("segments end at 1 GiB")
         };
-        &self.granules[index(range.start)..=index(range.end.max(range.start + 1) - 1)]
+        let granules = self.granules.get_or_init(|| {
+            let count = self.size.div_ceil(GRANULE_BYTES);
+            (0..count).map(|_| AtomicU32::new(0)).collect()
+        });
+        &granules[index(range.start)..=index(range.end.max(range.start + 1) - 1)]
     }
 
     /// Notes that `range` was just written. A granule that began cold stays so: what lies before

@@ -1,10 +1,11 @@
 //! A segment's index in memory, while the segment is appended to and until its file is written.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use tidegate_model::{QueueId, ShardId};
 
 use super::{Entry, SeqBounds};
+use crate::id_map::QueueMap;
 
 /// A gap in seq, which only damage leaves, is filled up to this many numbers: more than a segment
 /// of the largest size has batches.
@@ -29,7 +30,7 @@ pub(crate) struct SeqRun {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MemoryIndex {
     base: u64,
-    pub(crate) queues: HashMap<QueueId, MemoryRun>,
+    pub(crate) queues: QueueMap<MemoryRun>,
     pub(crate) seqs: BTreeMap<ShardId, SeqRun>,
 }
 
@@ -37,7 +38,7 @@ impl MemoryIndex {
     pub(crate) fn new(base: u64) -> Self {
         Self {
             base,
-            queues: HashMap::new(),
+            queues: QueueMap::default(),
             seqs: BTreeMap::new(),
         }
     }
