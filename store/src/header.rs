@@ -5,7 +5,7 @@
 #[cfg(test)]
 mod tests;
 
-use tidegate_model::checksum::{crc32c, crc32c_with_nonce};
+use tidegate_model::checksum::crc32c;
 use tidegate_model::{
     Offset, ProducerEpoch, ProducerId, QueueId, Seq, Sequence, ShardId, Term, Timestamp,
 };
@@ -252,5 +252,10 @@ pub const fn stored_bytes(section_len: usize) -> u64 {
 }
 
 fn local_crc(bytes: &[u8], nonce: u64) -> u32 {
-    crc32c_with_nonce(nonce, &[&bytes[..4], &bytes[8..HEADER_BYTES]])
+    // One call over a copy costs a third of three calls over the pieces.
+    let mut covered = [0; 8 + HEADER_BYTES - 4];
+    put(&mut covered, 0, &nonce.to_le_bytes());
+    put(&mut covered, 8, &bytes[..4]);
+    put(&mut covered, 12, &bytes[8..HEADER_BYTES]);
+    crc32c(&covered)
 }

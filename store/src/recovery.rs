@@ -111,7 +111,8 @@ pub(crate) fn recover(
     let found = load(vfs.as_ref(), folder)?;
     let witness = found.witness();
     let mut segments = find_segments(vfs, folder)?;
-    if segments.is_empty() {
+    let is_new = segments.is_empty();
+    if is_new {
         if found.next_number > 1 {
             return Err(OpenError::Corrupt {
                 path: folder.log.clone(),
@@ -156,7 +157,9 @@ pub(crate) fn recover(
     let mut walk = Walk::new(
         &segments, start, witness.0, log_epoch, tails, index, deltas, replay,
     )?;
-    walk.run()?;
+    if !is_new {
+        walk.run()?;
+    }
     let mut walked = walk.finish(&mut report);
     debug_assert!(walked.index.newest.base() >= newest);
 

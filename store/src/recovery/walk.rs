@@ -3,19 +3,20 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tidegate_model::limits::SECTION_BYTES_MAX;
 use tidegate_model::{ShardId, Term};
 
 use super::scan::Scanner;
 use super::{RecoveryReport, Replay, Tails, corrupt};
 use crate::batch::{Kind, StoredBatch};
 use crate::error::OpenError;
-use crate::header::{ALIGN, BatchHeader, HeaderError};
+use crate::header::{ALIGN, BatchHeader, HEADER_BYTES, HeaderError};
 use crate::index::{Delta, Entry, IndexState, SealedIndex};
 use crate::position::LogPosition;
 use crate::segment::Segment;
 
-/// How far beyond a bad batch the next good one is looked for: twice the largest batch.
-const LOOK_AHEAD_BYTES: u64 = 8 << 20;
+/// How far beyond a bad batch the next good one is looked for: past the largest section.
+const LOOK_AHEAD_BYTES: u64 = 5 << 20;
 /// The same in the segment after, whose first batch has a known place.
 const LOOK_AHEAD_NEXT_BYTES: u64 = 1 << 20;
 
@@ -52,6 +53,8 @@ pub(super) struct Walked {
     pub(super) deltas: Vec<Delta>,
     pub(super) sealed: Vec<Arc<SealedIndex>>,
 }
+
+const _: () = assert!(LOOK_AHEAD_BYTES > (SECTION_BYTES_MAX + HEADER_BYTES) as u64);
 
 /// What lies beyond a bad batch.
 #[derive(Default)]
