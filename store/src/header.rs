@@ -252,7 +252,7 @@ pub const fn stored_bytes(section_len: usize) -> u64 {
 }
 
 fn local_crc(bytes: &[u8], nonce: u64) -> u32 {
-    // One call over a copy costs a third of three calls over the pieces.
+    // One call over a copy instead of a digest that is fed piece by piece.
     let mut covered = [0; 8 + HEADER_BYTES - 4];
     put(&mut covered, 0, &nonce.to_le_bytes());
     put(&mut covered, 8, &bytes[..4]);
