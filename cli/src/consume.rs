@@ -82,6 +82,8 @@ struct Sum {
     acknowledged: u64,
     /// Not acknowledged because their leases had ended.
     lapsed: u64,
+    /// Until the last message was printed: waiting for more doesn't count.
+    elapsed: Duration,
 }
 
 pub(crate) async fn run(app: &mut App, args: Args) -> Result<()> {
@@ -103,7 +105,6 @@ pub(crate) async fn run(app: &mut App, args: Args) -> Result<()> {
         .transpose()?;
     with_client(app, async |app, client| {
         let mut interrupt = Interrupt::listen()?;
-        let begun = Instant::now();
         let mut printer = Printer::new(app, &args, &source);
         let ended = match group {
             Some(group) => {
@@ -118,7 +119,7 @@ pub(crate) async fn run(app: &mut App, args: Args) -> Result<()> {
             None => read(app, client, &args, &source, &mut printer, &mut interrupt).await,
         };
         let sum = printer.end();
-        told(app, &source, &sum, begun.elapsed(), ended)
+        told(app, &source, &sum, ended)
     })
     .await
 }
@@ -220,6 +221,7 @@ struct Printer {
     topic: String,
     lines: Vec<u8>,
     sum: Sum,
+    begun: Instant,
     progress: Progress,
 }
 
@@ -230,6 +232,7 @@ impl Printer {
             topic: source.topic().topic.as_str().to_owned(),
             lines: Vec::new(),
             sum: Sum::default(),
+            begun: Instant::now(),
             progress: Progress::of_writing(app),
         }
     }
@@ -253,7 +256,9 @@ impl Printer {
             self.sum.bytes += u64::try_from(body.len()).expect("a length fits 64 bits");
         }
         self.progress.at(self.sum.bytes, self.sum.messages);
-        app.out.data(&self.lines)
+        app.out.data(&self.lines)?;
+        self.sum.elapsed = self.begun.elapsed();
+        Ok(())
     }
 
     fn end(self) -> Sum {
@@ -263,13 +268,7 @@ impl Printer {
 }
 
 /// Messages are the data here, so the summary goes to standard error in every format.
-fn told(
-    app: &mut App,
-    source: &Source,
-    sum: &Sum,
-    elapsed: Duration,
-    ended: Result<()>,
-) -> Result<()> {
+fn told(app: &mut App, source: &Source, sum: &Sum, ended: Result<()>) -> Result<()> {
     if sum.lapsed > 0 {
         app.out.warn(&format!(
             "{} leases had ended before the acknowledgement; those messages come again",
@@ -281,7 +280,7 @@ fn told(
             "{} messages ({}) of {source} in {}{}",
             units::count(sum.messages),
             units::bytes(sum.bytes),
-            units::show_duration(elapsed),
+            units::show_duration(sum.elapsed),
             acknowledged(sum)
         ));
     }

@@ -145,10 +145,21 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let failure = Self::new(error.code, error.message);
         if error.hint.is_empty() {
-            failure.hint(format!("tidegate help {}", error.code))
+            failure.hint(next_command(error.code))
         } else {
             failure.hint(error.hint)
         }
+    }
+}
+
+/// What to run next where the server has no better idea.
+fn next_command(code: Code) -> String {
+    match code {
+        code::TOPIC_NOT_FOUND => "tidegate topic ls".to_owned(),
+        code::GROUP_NOT_FOUND => "tidegate group ls".to_owned(),
+        code::VIEW_NOT_FOUND => "tidegate view ls".to_owned(),
+        code::PLUGIN_NOT_FOUND => "tidegate plugin ls".to_owned(),
+        code => format!("tidegate help {code}"),
     }
 }
 
@@ -195,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_without_a_hint_points_to_its_page() {
+    fn an_error_without_a_hint_gets_one() {
         let Failure::Error(report) =
             Failure::from(Error::new(code::LOG_FENCED, "the log is fenced"))
         else {

@@ -164,7 +164,7 @@ pub(crate) async fn run(app: &mut App, args: Args) -> Result<()> {
         let begun = Instant::now();
         let mut interrupt = Interrupt::listen()?;
         let progress = Progress::of_reading(app, input.bytes);
-        let (sum, ended) = publish(producer, input, parse, &progress, &mut interrupt).await;
+        let (sum, ended) = publish(app, producer, input, parse, &progress, &mut interrupt).await;
         progress.end();
         told(app, &topic, &sum, begun.elapsed(), ended)
     })
@@ -173,7 +173,7 @@ pub(crate) async fn run(app: &mut App, args: Args) -> Result<()> {
 
 /// Publishes the demonstration's input; any failure ends it.
 pub(crate) async fn publish_file(
-    app: &App,
+    app: &mut App,
     client: &Client,
     topic: &TopicRef,
     file: &Path,
@@ -183,13 +183,22 @@ pub(crate) async fn publish_file(
     let begun = Instant::now();
     let progress = Progress::of_reading(app, input.bytes);
     let mut interrupt = Interrupt::listen()?;
-    let (sum, ended) = publish(producer, input, json_lines(), &progress, &mut interrupt).await;
+    let (sum, ended) = publish(
+        app,
+        producer,
+        input,
+        json_lines(),
+        &progress,
+        &mut interrupt,
+    )
+    .await;
     progress.end();
     ended.map(|()| (sum, begun.elapsed()))
 }
 
 /// Sends until the input ends, fails or is interrupted; then waits for what is under way.
 async fn publish(
+    app: &mut App,
     producer: Producer,
     input: Input,
     parse: Parse,
@@ -219,6 +228,10 @@ async fn publish(
         }
         progress.at(read.load(Ordering::Relaxed), sending.acknowledged());
     };
+    if matches!(ended, Err(Failure::Interrupted)) {
+        app.out
+            .note("waiting for the outcome of what is under way; Ctrl-C gives up on it");
+    }
     let (sum, outcome) = sending.finish().await;
     (sum, outcome.and(ended))
 }

@@ -145,7 +145,7 @@ impl Demo {
 
     pub(super) async fn publish(
         &self,
-        app: &App,
+        app: &mut App,
         flights: &Path,
     ) -> Result<(publish::Sum, Duration)> {
         publish::publish_file(app, &self.client, &self.topic, flights).await
