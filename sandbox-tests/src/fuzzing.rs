@@ -4,9 +4,12 @@
 //! every file of the corpora. A body may refuse its input, it may not panic, and what it accepts it
 //! checks for contradictions.
 
+pub mod broker_log;
 pub mod frames;
 pub mod guest_call;
 pub mod record;
+pub mod session;
+pub mod store_files;
 
 /// One fuzz target.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +25,16 @@ pub struct Target {
 /// Every fuzz target.
 pub const TARGETS: &[Target] = &[
     Target {
+        name: "broker_log",
+        run: broker_log::run,
+        seeds: broker_log::seeds,
+    },
+    Target {
+        name: "client_session",
+        run: session::client::run,
+        seeds: session::client::seeds,
+    },
+    Target {
         name: "frames",
         run: frames::run,
         seeds: frames::seeds,
@@ -35,6 +48,16 @@ pub const TARGETS: &[Target] = &[
         name: "record",
         run: record::run,
         seeds: record::seeds,
+    },
+    Target {
+        name: "server_session",
+        run: session::server::run,
+        seeds: session::server::seeds,
+    },
+    Target {
+        name: "store_files",
+        run: store_files::run,
+        seeds: store_files::seeds,
     },
 ];
 

@@ -140,7 +140,6 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
             namespace: String::new(),
             topic: "flights".to_owned(),
         })),
-        ..proto::Request::default()
     };
     let ping = proto::Ping::default();
     let hello = message(FrameType::HELLO, &hello);

@@ -123,7 +123,7 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         ("empty-message", encode(&[Message::default()], Codec::None)),
         ("empty-body", encode(&[Message::new("")], Codec::None)),
         ("flight", whole.clone()),
-        ("typed", encode(&[typed.clone()], Codec::None)),
+        ("typed", encode(std::slice::from_ref(&typed), Codec::None)),
         (
             "batch",
             encode(&[flight.clone(), typed, Message::default()], Codec::None),
