@@ -132,7 +132,7 @@ impl CursorState {
     pub(crate) fn parked_within(&self, first: u64, end: u64) -> RangeSet {
         let mut parked = RangeSet::new();
         for (key, run) in self.parked.range(..ParkKey::lowest(end)).rev() {
-            if key.base + u64::from(run.span) <= first {
+            if key.base.saturating_add(u64::from(run.span)) <= first {
                 break;
             }
             parked.union(&run.offsets.within(first, end));

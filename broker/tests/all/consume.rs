@@ -204,6 +204,55 @@ fn late_acks_count_while_nobody_else_was_given_the_message() {
 }
 
 #[test]
+fn an_ack_that_meets_the_lapse_on_its_way_to_the_log_wins() {
+    let mut node = one_queue();
+    node.store("t", 0, 2);
+    let grant = get(&mut node, 1, 2).remove(0);
+    node.advance(10_000);
+    assert_eq!(node.pending.len(), 1, "the lapse");
+    let longer = Outcome::Extend {
+        invisible_ms: 60_000,
+    };
+    let token = node.settle("g", "t", &grant, &RangeSet::one(0, 1), longer);
+    assert_eq!(node.settled[&token], [Err(code::LEASE_EXPIRED)]);
+    node.settle("g", "t", &grant, &RangeSet::one(1, 2), Outcome::Ack);
+    assert!(node.flush_one());
+    node.advance(1_000);
+    node.receive(2, &receive("g", "t", 2, 0)).unwrap();
+    assert_eq!(seen(&node.take_grants()), [(0, 2)]);
+    node.restart(1);
+    assert_eq!(seen(&get(&mut node, 3, 2)), [(0, 2)]);
+}
+
+#[test]
+fn a_new_binding_judges_what_waits_and_leaves_the_rest_as_it_was() {
+    let mut node = one_queue();
+    node.admin(deploy("odd", 1)).unwrap();
+    let bind = Request::Bind(Bind {
+        group: group("g"),
+        topic: topic("t"),
+        binding: binding("odd"),
+    });
+    node.admin(bind.clone()).unwrap();
+    node.filter = |offset| {
+        if offset % 2 == 1 {
+            Verdict::Accept
+        } else {
+            Verdict::Reject
+        }
+    };
+    node.store("t", 0, 6);
+    node.store("t", 0, 6);
+    let first = get(&mut node, 1, 1);
+    assert_eq!(offsets(&first), [1]);
+    node.filter = |_| Verdict::Accept;
+    node.admin(bind).unwrap();
+    node.store("t", 0, 1);
+    assert_eq!(offsets(&get(&mut node, 2, 20)), [3, 5, 7, 9, 11, 12]);
+    ack(&mut node, &first[0]);
+}
+
+#[test]
 fn a_repeated_ack_is_answered_only_once_the_first_is_durable() {
     let mut node = one_queue();
     node.store("t", 0, 1);

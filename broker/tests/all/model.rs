@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use tidegate_broker::id::{RequestToken, SubscriptionId, WaiterId};
 use tidegate_broker::journal::{self, Change};
-use tidegate_broker::request::{Bind, OnError, Outcome, Request};
-use tidegate_broker::{Admission, Grant, Member, RangeSet};
+use tidegate_broker::request::{OnError, Outcome};
+use tidegate_broker::{Admission, CatalogCommand, Grant, Member, RangeSet};
 use tidegate_model::{LeaseId, ProducerId, QueueId, Timestamp, code};
 
 use crate::node::{
@@ -91,7 +91,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0_usize..4).prop_map(|member| Step::Unsubscribe { member }),
         12 => (0_usize..64, 0_u64..3, 1_u64..7, what).prop_map(|(grant, skip, take, what)| Step::Settle { grant, skip, take, what }),
         3 => (1_i64..12_000).prop_map(|ms| Step::Advance { ms }),
-        6 => (1_usize..6).prop_map(|units| Step::Flush { units }),
+        6 => prop_oneof![Just(1), 1_usize..6].prop_map(|units| Step::Flush { units }),
         6 => prop::bool::weighted(0.1).prop_map(|busy| Step::Fetch { busy }),
         1 => Just(Step::Snapshot),
         1 => (0_usize..4).prop_map(|kept| Step::Restart { kept }),
@@ -173,19 +173,19 @@ impl Run {
         };
         if filtered {
             run.rebind();
+            run.node.flush_all();
         }
         run.node.open("g", "t", 0);
         run
     }
 
+    /// Binds the filter anew, which a restart may forget or keep.
     fn rebind(&mut self) {
-        self.node
-            .admin(Request::Bind(Bind {
-                group: group("g"),
-                topic: topic("t"),
-                binding: binding("filter"),
-            }))
-            .unwrap();
+        self.node.append_catalog(&CatalogCommand::Bind {
+            group: group("g"),
+            topic: topic("t"),
+            binding: binding("filter"),
+        });
     }
 
     fn go(&mut self, step: &Step) {
@@ -256,9 +256,7 @@ impl Run {
                 }
                 self.account.asked.insert(token, Vec::new());
             }
-            Step::Rebind if self.filtered => {
-                self.rebind();
-            }
+            Step::Rebind if self.filtered => self.rebind(),
             Step::Rebind => {}
         }
         self.observe();
@@ -646,7 +644,7 @@ impl Account {
 }
 
 fn history() -> impl Strategy<Value = (bool, Vec<Step>)> {
-    (any::<bool>(), prop::collection::vec(step(), 1..120))
+    (any::<bool>(), prop::collection::vec(step(), 1..160))
 }
 
 fn play(filtered: bool, steps: &[Step]) -> Run {

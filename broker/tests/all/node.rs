@@ -253,7 +253,7 @@ impl Node {
                 }
                 _ => None,
             })
-            .last()
+            .next_back()
             .unwrap_or_else(|| end(self.queues.get(&queue)));
         let seq = self.next_seq.entry(shard).or_insert(1);
         let data = Appended {
