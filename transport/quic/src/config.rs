@@ -29,6 +29,9 @@ pub struct QuicConfig {
     pub secret: [u8; 32],
     /// Largest UDP payload to probe for, in bytes, [`MTU_MIN`] to [`MTU_MAX`].
     pub mtu_upper_bound: u16,
+    /// Whether the system cuts large sends into packets (generic segmentation offload): a quarter of the
+    /// work where kernel and card do it well, for some cards ruin.
+    pub segmentation_offload: bool,
     /// A connection on which nothing arrives for this long is gone.
     pub idle_timeout: Duration,
     /// How long a peer may take from its first packet until it is authenticated; at most
@@ -59,6 +62,7 @@ impl QuicConfig {
         Self {
             secret,
             mtu_upper_bound: 1452,
+            segmentation_offload: true,
             idle_timeout: Duration::from_secs(30),
             preauth_time: PREAUTH_TIME_MAX,
             connections_max: 10_000,
@@ -168,6 +172,7 @@ impl QuicConfig {
             .send_window(self.send_window.into())
             .datagram_receive_buffer_size(None)
             .mtu_discovery_config(Some(discovery))
+            .enable_segmentation_offload(self.segmentation_offload)
             .max_idle_timeout(IdleTimeout::try_from(self.idle_timeout).ok());
         transport
     }

@@ -13,14 +13,13 @@ use tidegate_wire::limits::PREAUTH_TIME_MAX;
 use tokio::time::Instant;
 
 use crate::Event;
-use crate::listener::Shared;
+use crate::listener::{Counted, Shared};
 use handler::{Connection, Events};
 
 /// Serves a peer until it leaves or the listener stops.
-pub(crate) async fn serve(incoming: Incoming, shared: Arc<Shared>) {
+pub(crate) async fn serve(incoming: Incoming, handshake_counted: Counted, shared: Arc<Shared>) {
     let remote = incoming.remote_address();
     let started = Instant::now();
-    let counted = shared.handshake();
     let handshake = async { incoming.accept()?.await };
     let connection = match tokio::time::timeout(shared.config.preauth_time, handshake).await {
         Ok(Ok(connection)) => connection,
@@ -35,7 +34,7 @@ pub(crate) async fn serve(incoming: Incoming, shared: Arc<Shared>) {
             return;
         }
     };
-    drop(counted);
+    drop(handshake_counted);
     let _open = shared.connection();
     shared.observer.event(Event::Connected);
 

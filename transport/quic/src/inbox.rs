@@ -4,14 +4,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tidegate_broker::Refusal;
 use tidegate_broker::reply::{Delivery, Published};
-use tidegate_model::Code;
-use tidegate_session::{DeliverySink, PublishSink, SettleSink, SubscriptionId, Ticket};
+use tidegate_session::{
+    DeliverySink, PublishSink, SettleOutcome, SettleSink, SubscriptionId, Ticket,
+};
 use tokio::sync::Notify;
 
 /// An outcome or a delivery on its way to the session.
 pub(crate) enum Item {
     Published(Ticket, Result<Published, Refusal>),
-    Settled(Ticket, Result<Vec<Result<(), Code>>, Refusal>),
+    Settled(Ticket, SettleOutcome),
     /// For the subscription with this number on the connection.
     Delivered(u32, Vec<Delivery>),
     Ended(u32, Refusal),
@@ -58,7 +59,7 @@ impl PublishSink for Inbox {
 }
 
 impl SettleSink for Inbox {
-    fn settled(&self, outcomes: Vec<(Ticket, Result<Vec<Result<(), Code>>, Refusal>)>) {
+    fn settled(&self, outcomes: Vec<(Ticket, SettleOutcome)>) {
         self.add(
             outcomes
                 .into_iter()

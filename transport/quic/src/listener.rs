@@ -1,10 +1,12 @@
 //! Taking connections, and stopping.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use quinn::udp::UdpSocketState;
 use quinn::{Endpoint, Incoming, TokioRuntime, VarInt};
 use tidegate_model::code;
 use tidegate_session::Service;
@@ -15,6 +17,8 @@ use tokio::time::Instant;
 use crate::connection;
 use crate::{Error, Event, Observer, QuicConfig, ServerIdentity};
 
+/// Bytes of packets that the system is asked to keep, in each direction.
+const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// Of the time to shut down, what is kept for closing connections that didn't drain: one part in…
 const CLOSING_SHARE: u32 = 5;
 
@@ -35,32 +39,28 @@ pub(crate) struct Shared {
     pub(crate) config: QuicConfig,
     /// When everything must be over, once the listener stops.
     pub(crate) stop: watch::Receiver<Option<Instant>>,
-    handshakes: AtomicUsize,
-    connections: AtomicUsize,
+    handshakes: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
 }
 
-/// Counts something for as long as it lives.
-pub(crate) struct Counted<'a>(&'a AtomicUsize);
+/// Counts one more for as long as it lives.
+pub(crate) struct Counted(Arc<AtomicUsize>);
 
-impl<'a> Counted<'a> {
-    fn new(counter: &'a AtomicUsize) -> Self {
+impl Counted {
+    fn new(counter: &Arc<AtomicUsize>) -> Self {
         counter.fetch_add(1, Ordering::Relaxed);
-        Self(counter)
+        Self(Arc::clone(counter))
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Shared {
-    pub(crate) fn handshake(&self) -> Counted<'_> {
-        Counted::new(&self.handshakes)
-    }
-
-    pub(crate) fn connection(&self) -> Counted<'_> {
+    pub(crate) fn connection(&self) -> Counted {
         Counted::new(&self.connections)
     }
 }
@@ -80,7 +80,8 @@ impl Listener {
     ) -> Result<Self, Error> {
         let server = config.server(identity)?;
         let bound = |source| Error::Bind { addr, source };
-        let socket = std::net::UdpSocket::bind(addr).map_err(bound)?;
+        let socket = UdpSocket::bind(addr).map_err(bound)?;
+        enlarge_buffers(&socket).map_err(bound)?;
         let runtime = Arc::new(TokioRuntime);
         let endpoint =
             Endpoint::new(config.endpoint(), Some(server), socket, runtime).map_err(bound)?;
@@ -91,8 +92,8 @@ impl Listener {
             observer,
             config,
             stop: stopped,
-            handshakes: AtomicUsize::new(0),
-            connections: AtomicUsize::new(0),
+            handshakes: Arc::default(),
+            connections: Arc::default(),
         });
         let accepting = tokio::spawn(accept(endpoint.clone(), shared));
         Ok(Self {
@@ -142,6 +143,13 @@ impl Drop for Listener {
     }
 }
 
+/// All peers share the socket's buffers. The system gives what it is configured to allow.
+fn enlarge_buffers(socket: &UdpSocket) -> io::Result<()> {
+    let state = UdpSocketState::new(socket.into())?;
+    state.set_recv_buffer_size(socket.into(), SOCKET_BUFFER_BYTES)?;
+    state.set_send_buffer_size(socket.into(), SOCKET_BUFFER_BYTES)
+}
+
 /// Accepts until told to stop, then waits for the connections to end.
 async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
@@ -176,7 +184,8 @@ fn admit(incoming: Incoming, shared: &Arc<Shared>, connections: &mut JoinSet<()>
         // It can only fail for an address that is validated already.
         let _ = incoming.retry();
     } else {
-        connections.spawn(connection::serve(incoming, Arc::clone(shared)));
+        let counted = Counted::new(&shared.handshakes);
+        connections.spawn(connection::serve(incoming, counted, Arc::clone(shared)));
     }
 }
 

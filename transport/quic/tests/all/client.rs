@@ -448,3 +448,25 @@ async fn many_clients_on_several_threads() {
         .sum();
     assert_eq!(stored, 4000);
 }
+
+#[tokio::test]
+async fn a_server_that_was_killed_tells_old_clients_by_a_reset() {
+    // Half of what a connection may be silent, so that this isn't what ends the old one.
+    const SOON: Duration = Duration::from_secs(15);
+    let mut stage = Stage::new();
+    let client = stage.client().await;
+    create(&client, "flights", 1).await;
+    stage.stop().await;
+    stage.start_apart().await;
+    let producer = client
+        .producer(&topic("flights"), ProducerOptions::default())
+        .await
+        .unwrap();
+    let sent = producer.send(Message::new("before")).await.unwrap();
+    assert_eq!(sent.await.unwrap().offset, Offset(0));
+    stage.kill_apart();
+    stage.start().await;
+    let sent = producer.send(Message::new("after")).await.unwrap();
+    let sent = tokio::time::timeout(SOON, sent).await;
+    assert_eq!(sent.expect("no reset").unwrap().offset, Offset(1));
+}

@@ -336,7 +336,7 @@ async fn a_proof_from_another_connection_is_worth_nothing() {
 async fn garbage_ends_its_connection_and_no_other() {
     let stage = Stage::new();
     let bystander = stage.client().await;
-    let garbage: Vec<u8> = (0..2000u32).map(|i| (i * 7919 >> 3) as u8 | 1).collect();
+    let garbage: Vec<u8> = (0..2000u32).map(|i| ((i * 7919) >> 3) as u8 | 1).collect();
     let mut before = Raw::connect(&stage).await;
     before.send.write_all(&garbage).await.unwrap();
     assert_eq!(before.closed_with().await, code::PROTOCOL);

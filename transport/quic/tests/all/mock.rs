@@ -27,7 +27,8 @@ pub(crate) const TOKEN: &str = "let-me-in";
 /// A token that it calls expired.
 pub(crate) const OLD_TOKEN: &str = "too-late";
 
-type PublishOutcomes = Vec<(Ticket, Result<Published, Refusal>)>;
+/// The outcome of one publish.
+type PublishOutcome = (Ticket, Result<Published, Refusal>);
 
 #[derive(Default)]
 pub(crate) struct Mock {
@@ -45,7 +46,8 @@ struct State {
     next_id: u64,
     next_seq: u64,
     hold_publishes: bool,
-    held: Vec<(Arc<dyn PublishSink>, Ticket, Result<Published, Refusal>)>,
+    /// Outcomes kept back, and where they would go.
+    held: Vec<(Arc<dyn PublishSink>, PublishOutcome)>,
     calls: u64,
     given: u64,
 }
@@ -165,8 +167,8 @@ impl Mock {
             state.hold_publishes = false;
             std::mem::take(&mut state.held)
         };
-        for (sink, ticket, outcome) in held {
-            sink.published(vec![(ticket, outcome)]);
+        for (sink, outcome) in held {
+            sink.published(vec![outcome]);
         }
     }
 
@@ -533,18 +535,18 @@ impl Service for Mock {
         ticket: Ticket,
         sink: &Arc<dyn PublishSink>,
     ) {
-        let now: Option<PublishOutcomes> = {
+        let now = {
             let mut state = self.state();
-            let outcome = state.publish(publish);
+            let outcome = (ticket, state.publish(publish));
             if state.hold_publishes {
-                state.held.push((Arc::clone(sink), ticket, outcome));
+                state.held.push((Arc::clone(sink), outcome));
                 None
             } else {
-                Some(vec![(ticket, outcome)])
+                Some(outcome)
             }
         };
-        if let Some(outcomes) = now {
-            sink.published(outcomes);
+        if let Some(outcome) = now {
+            sink.published(vec![outcome]);
         }
         self.pump();
     }

@@ -47,6 +47,8 @@ pub(crate) struct Stage {
     pub(crate) events: Arc<Events>,
     pub(crate) addr: SocketAddr,
     listener: Option<Listener>,
+    /// A runtime of its own for a listener that is to die without a word.
+    apart: Option<tokio::runtime::Runtime>,
 }
 
 impl Stage {
@@ -70,6 +72,7 @@ impl Stage {
             events: Arc::new(Events::default()),
             addr: (Ipv4Addr::LOCALHOST, 0).into(),
             listener: None,
+            apart: None,
         };
         stage.listen(stage.bind()?);
         Ok(stage)
@@ -92,9 +95,29 @@ impl Stage {
 
     /// Starts a listener on the port of the one before, as soon as that has let go of it.
     pub(crate) async fn start(&mut self) {
+        let runtime = tokio::runtime::Handle::current();
+        self.start_on(&runtime).await;
+    }
+
+    /// The same on a runtime of its own.
+    pub(crate) async fn start_apart(&mut self) {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        self.start_on(runtime.handle()).await;
+        self.apart = Some(runtime);
+    }
+
+    async fn start_on(&mut self, runtime: &tokio::runtime::Handle) {
+        let bind = || {
+            let _entered = runtime.enter();
+            self.bind()
+        };
         let wait = async {
             loop {
-                match self.bind() {
+                match bind() {
                     Ok(listener) => return listener,
                     Err(_) => tokio::task::yield_now().await,
                 }
@@ -104,6 +127,12 @@ impl Stage {
             .await
             .expect("the port is never free again");
         self.listen(listener);
+    }
+
+    /// Ends that runtime: nothing runs any more that could say goodbye.
+    pub(crate) fn kill_apart(&mut self) {
+        self.apart.take().unwrap().shutdown_background();
+        self.listener = None;
     }
 
     /// Shuts the listener down; whether all was answered.
