@@ -5,17 +5,20 @@ use std::path::{Component, Path, PathBuf};
 
 use super::Finding;
 use super::files::{File, Tree};
+use super::rust_source::has_word;
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in &tree.files {
         if file.has_extension("md") {
-            for (line, target) in links(file.text.as_deref().unwrap_or_default()) {
-                if let Err(why) = follow(tree, &file.path, &target) {
+            for link in links(file.text.as_deref().unwrap_or_default()) {
+                let followed = follow(tree, &file.path, &link.target)
+                    .and_then(|()| check_name(tree, &file.path, &link));
+                if let Err(why) = followed {
                     findings.push(Finding::new(
                         &file.path,
-                        line,
-                        format!("dead link `{target}`: {why}"),
+                        link.line,
+                        format!("dead link `{}`: {why}", link.target),
                     ));
                 }
             }
@@ -26,8 +29,15 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// Every relative link of a Markdown text, with its line, outside code.
-fn links(text: &str) -> Vec<(usize, String)> {
+/// A link of a Markdown text.
+struct Link {
+    line: usize,
+    text: String,
+    target: String,
+}
+
+/// Every relative link of a Markdown text outside code.
+fn links(text: &str) -> Vec<Link> {
     let mut found = Vec::new();
     let mut fenced = false;
     for (index, line) in text.lines().enumerate() {
@@ -37,18 +47,61 @@ fn links(text: &str) -> Vec<(usize, String)> {
         if fenced {
             continue;
         }
-        let prose: String = line.split('`').step_by(2).collect::<Vec<_>>().join("``");
+        let prose = without_brackets_in_code(line);
         for (at, _) in prose.match_indices("](") {
             let rest = &prose[at + 2..];
             let Some(end) = rest.find(')') else { continue };
             let target = rest[..end].split_whitespace().next().unwrap_or_default();
             let is_remote = target.contains("://") || target.starts_with("mailto:");
             if !target.is_empty() && !is_remote {
-                found.push((index + 1, target.to_owned()));
+                let text = prose[..at].rsplit('[').next().unwrap_or_default();
+                found.push(Link {
+                    line: index + 1,
+                    text: text.to_owned(),
+                    target: target.to_owned(),
+                });
             }
         }
     }
     found
+}
+
+/// The line, with brackets between backticks blanked: they make no link there.
+fn without_brackets_in_code(line: &str) -> String {
+    let mut in_code = false;
+    line.chars()
+        .map(|c| {
+            in_code ^= c == '`';
+            if in_code && "[]()".contains(c) {
+                ' '
+            } else {
+                c
+            }
+        })
+        .collect()
+}
+
+/// A link that names something in code (`` [`Owner::run`](…) ``) leads to a file that has it.
+fn check_name(tree: &Tree, from: &Path, link: &Link) -> Result<(), String> {
+    let name = link
+        .text
+        .strip_prefix('`')
+        .and_then(|text| text.strip_suffix('`'));
+    let path = link.target.split('#').next().unwrap_or_default();
+    let (Some(name), Some(file)) = (name, resolve(from, path)) else {
+        return Ok(());
+    };
+    let name = name.rsplit("::").next().unwrap_or_default().trim();
+    let is_name = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
+    if !is_name || !path.ends_with(".rs") {
+        return Ok(());
+    }
+    match tree.get(&file) {
+        Some(found) if !has_word(&found.code, name) => {
+            Err(format!("{} has no `{name}`", file.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn follow(tree: &Tree, from: &Path, target: &str) -> Result<(), String> {
@@ -171,7 +224,7 @@ mod tests {
             (
                 "docs/a.md",
                 "[b](b.md#two-words) [code](../model/src/lib.rs#L2) [folder](../model) [up](#here)\n\
-                 # Here\n[out](https://example.com/x) `[no](link)`\n```\n[no](link)\n```\n",
+                 # Here\n[out](https://example.com/x) `[no](link)` [`mod`](../model/src/lib.rs)\n```\n[no](link)\n```\n",
             ),
             ("docs/b.md", "# One\n## Two `words`!\n"),
             ("model/src/lib.rs", "//! See `docs/a.md`.\nmod a;\n"),
@@ -197,6 +250,24 @@ mod tests {
                 "docs/a.md:3: dead link `../../out`: it leads out of the checkout",
                 "docs/a.md:4: dead link `../l.rs#L9`: l.rs has 1 lines",
                 "l.rs:1: there is no page docs/none.md",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_link_that_names_code_leads_to_it() {
+        let found = check_all(&[
+            (
+                "a.md",
+                "[`Owner::run`](o.rs) [`stop`](o.rs) [`src/o`](o.rs) and [`gone()`](o.rs)\n",
+            ),
+            ("o.rs", "impl Owner { fn run() {} } // stop\n"),
+        ]);
+        assert_eq!(
+            found,
+            [
+                "a.md:1: dead link `o.rs`: o.rs has no `stop`",
+                "a.md:1: dead link `o.rs`: o.rs has no `gone`",
             ]
         );
     }
