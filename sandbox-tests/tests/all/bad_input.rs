@@ -43,6 +43,7 @@ fn expect_end(sandbox: &Sandbox, finished: &Finished, expected: &Expect) {
         .replace(&address.pin.to_string(), "PIN")
         .replace(&format!("{}:{}", address.host, address.port), "HOST:PORT")
         .replace(&format!("{}-{}", address.host, address.port), "CONTEXT")
+        .replace(&format!("port {}", address.port), "port PORT")
         .replace(&*sandbox.path().to_string_lossy(), "FOLDER");
     expected.assert_eq(&text);
 }

@@ -51,7 +51,7 @@ async fn what_was_acknowledged_survives_sigkill() {
     let history = Arc::new(History::default());
     let load = Load::start(&client, &history).await;
     let veteran = Member::join(&client, &history, "veteran").await;
-    let mut newcomers = join(&client, &history).await;
+    let mut newcomers = join(&sandbox, &history).await;
 
     for round in 1..=rounds {
         let begun = Instant::now();
@@ -60,7 +60,7 @@ async fn what_was_acknowledged_survives_sigkill() {
         history.died();
         newcomers.clear();
         sandbox.start_again();
-        newcomers = join(&client, &history).await;
+        newcomers = join(&sandbox, &history).await;
         let (published, settled) = history.progress();
         eprintln!(
             "round {round}: {published} published, {settled} settled, {:?}",
@@ -84,6 +84,7 @@ async fn what_was_acknowledged_survives_sigkill() {
     // All is settled: after one more death nothing but what is new may come.
     sandbox.kill();
     sandbox.start_again();
+    let client = sandbox.client().await;
     let mut log = Vec::new();
     for queue in 0..QUEUES {
         let stored = read_queue(&client, &source(TOPIC), queue).await;
@@ -98,10 +99,12 @@ async fn what_was_acknowledged_survives_sigkill() {
     nothing_comes_again(&client).await;
 }
 
-async fn join(client: &Client, history: &Arc<History>) -> Vec<Member> {
+/// Members on a connection of their own, which is of this life.
+async fn join(sandbox: &Sandbox, history: &Arc<History>) -> Vec<Member> {
+    let client = sandbox.client().await;
     let mut members = Vec::new();
     for number in 0..NEWCOMERS {
-        members.push(Member::join(client, history, &format!("newcomer {number}")).await);
+        members.push(Member::join(&client, history, &format!("newcomer {number}")).await);
     }
     members
 }

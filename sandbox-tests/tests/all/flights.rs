@@ -1,7 +1,7 @@
 //! The flights as messages, and which of them are late, found without Tidegate.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
@@ -15,10 +15,14 @@ pub(crate) fn week() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/flights/week.jsonl.gz")
 }
 
-/// Lines of a compressed file of messages.
+/// Lines of a file of messages, compressed if its name ends so.
 pub(crate) fn lines(file: &Path) -> Vec<String> {
-    let file = File::open(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    let plain = MultiGzDecoder::new(BufReader::new(file));
+    let opened = File::open(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let raw = BufReader::new(opened);
+    let plain: Box<dyn Read> = match file.extension() {
+        Some(end) if end == "gz" => Box::new(MultiGzDecoder::new(raw)),
+        _ => Box::new(raw),
+    };
     BufReader::new(plain).lines().map(Result::unwrap).collect()
 }
 

@@ -18,7 +18,11 @@ fn a_token_works_once_and_only_if_it_is_right() {
         assert_eq!(finished.stdout, "");
         format!("exit {}\n{}", finished.code, finished.stderr)
     };
-    let wrong = expect![[r#""#]];
+    let wrong = expect![[r#"
+        exit 4
+        error[TG0203]: this root token is wrong or was used before
+          hint: a key that is registered already needs no token: run `tidegate context ls`
+    "#]];
     wrong.assert_eq(&login("tgroot_wrong"));
     // A wrong guess doesn't use the right one up.
     let tidegate = broker.login();
@@ -46,7 +50,16 @@ fn another_key_than_the_pinned_one_is_refused() {
             .replace(&address.pin.to_string(), "OTHER PIN"),
         ..finished
     };
-    expect_end(&sandbox, &finished, &expect![[r#""#]]);
+    expect_end(
+        &sandbox,
+        &finished,
+        &expect![[r#"
+        exit 4
+        error[TG0206]: the server at HOST:PORT has the key PIN; the address pins OTHER PIN
+          because --server or TIDEGATE_SERVER names tidegate://HOST:PORT?pin=OTHER PIN
+          hint: if the server was set up anew, log in with the address that it prints
+    "#]],
+    );
     assert_unharmed(&mut sandbox);
 }
 
@@ -56,7 +69,16 @@ fn an_address_is_checked_before_it_is_used() {
     let finished = sandbox
         .tidegate
         .run(["topic", "ls", "--server", "127.0.0.1:4433"]);
-    expect_end(&sandbox, &finished, &expect![[r#""#]]);
+    expect_end(
+        &sandbox,
+        &finished,
+        &expect![[r#"
+        exit 2
+        error[TG0603]: "127.0.0.1:4433" is no server address: it doesn't begin with tidegate://
+          because --server or TIDEGATE_SERVER names 127.0.0.1:4433
+          hint: copy the line that the server printed when it started: tidegate://HOST:PORT?pin=sha256:…
+    "#]],
+    );
 }
 
 #[test]
@@ -64,7 +86,12 @@ fn a_machine_without_a_context_is_told_to_log_in() {
     let folder = tempfile::tempdir().unwrap();
     let finished = Tidegate::with_home(folder.path()).run(["topic", "ls"]);
     let end = format!("exit {}\n{}", finished.code, finished.stderr);
-    expect![[r#""#]].assert_eq(&end);
+    expect![[r#"
+        exit 3
+        error[TG0602]: no context is in use on this machine
+          hint: tidegate login ADDRESS, with the address that `tidegate serve` prints
+    "#]]
+    .assert_eq(&end);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,7 +110,16 @@ fn a_server_that_is_away_is_told_from_one_that_refuses() {
     let mut sandbox = sandbox_with_a_message();
     assert_eq!(sandbox.stop().code, 0);
     let finished = sandbox.tidegate.run(["topic", "ls"]);
-    expect_end(&sandbox, &finished, &expect![[r#""#]]);
+    expect_end(
+        &sandbox,
+        &finished,
+        &expect![[r#"
+        exit 6
+        error[TG0008]: HOST:PORT: no answer within 5000 ms
+          because context CONTEXT names tidegate://HOST:PORT?pin=PIN
+          hint: check that the server runs, that the port is right, and that UDP may pass
+    "#]],
+    );
     sandbox.start_again();
     assert_unharmed(&mut sandbox);
 }

@@ -1,23 +1,34 @@
 //! Data folders that a broker must not touch.
 
 use std::fs;
+use std::path::Path;
 
 use expect_test::expect;
-use tidegate_sandbox_tests::{BrokerProcess, Finished};
+use tidegate_sandbox_tests::Finished;
 
 use super::{assert_unharmed, expect_end, sandbox_with_a_message};
 use crate::sandbox::Sandbox;
 
-/// The end of a start that must fail, without what earlier starts logged.
-fn refused(sandbox: &Sandbox, logged_before: usize) -> Finished {
-    let ended = BrokerProcess::try_start(sandbox.path(), "127.0.0.1:0", &[]).unwrap_err();
+const ANY_PORT: &str = "127.0.0.1:0";
+
+/// A start that must fail on what the sandbox's broker works with: a folder, a port.
+fn refused(sandbox: &Sandbox, data: &Path, listen: &str) -> Finished {
+    let serve = [
+        "serve",
+        "--listen",
+        listen,
+        "--data",
+        data.to_str().unwrap(),
+    ];
+    let ended = sandbox.tidegate.run(serve);
+    assert_eq!(ended.stdout, "");
     // Lines of the log carry the time; the error is what the command says last.
-    let said = ended.stderr[logged_before..].to_owned();
-    let error = said
+    let error = ended
+        .stderr
         .find("error[")
-        .unwrap_or_else(|| panic!("no error in {said}"));
+        .unwrap_or_else(|| panic!("no error in {ended:#?}"));
     Finished {
-        stderr: said[error..].to_owned(),
+        stderr: ended.stderr[error..].to_owned(),
         ..ended
     }
 }
@@ -25,21 +36,36 @@ fn refused(sandbox: &Sandbox, logged_before: usize) -> Finished {
 #[test]
 fn a_folder_in_use_is_left_alone() {
     let mut sandbox = sandbox_with_a_message();
-    let logged = sandbox.broker().log().len();
-    let ended = refused(&sandbox, logged);
-    expect_end(&sandbox, &ended, &expect![[r#""#]]);
+    let ended = refused(&sandbox, &sandbox.path().join("data"), ANY_PORT);
+    expect_end(
+        &sandbox,
+        &ended,
+        &expect![[r#"
+        exit 5
+        error[TG0402]: data folder FOLDER/data/log is in use by another process: stop that one or choose another folder
+          hint: stop the other process, or choose another folder: --data DIR
+    "#]],
+    );
     assert_unharmed(&mut sandbox);
 }
 
 #[test]
 fn a_folder_of_another_version_is_left_alone() {
     let mut sandbox = sandbox_with_a_message();
-    let stopped = sandbox.stop();
-    let format = sandbox.path().join("data/FORMAT");
+    assert_eq!(sandbox.stop().code, 0);
+    let format = sandbox.path().join("data/log/FORMAT");
     let ours = fs::read_to_string(&format).unwrap();
     fs::write(&format, ours.replace('1', "999")).unwrap();
-    let ended = refused(&sandbox, stopped.stderr.len());
-    expect_end(&sandbox, &ended, &expect![[r#""#]]);
+    let ended = refused(&sandbox, &sandbox.path().join("data"), ANY_PORT);
+    expect_end(
+        &sandbox,
+        &ended,
+        &expect![[r#"
+        exit 1
+        error[TG0401]: data folder FOLDER/data/log has format version 999; this program reads version 1: use the matching release or another folder
+          hint: run `tidegate help TG0401`
+    "#]],
+    );
 
     fs::write(&format, ours).unwrap();
     sandbox.start_again();
@@ -50,25 +76,31 @@ fn a_folder_of_another_version_is_left_alone() {
 fn a_folder_that_is_a_file_is_named() {
     let sandbox = sandbox_with_a_message();
     let file = sandbox.file("not-a-folder", "");
-    let finished = sandbox
-        .tidegate
-        .run(["serve", "--listen", "127.0.0.1:0", "--data", &file]);
-    expect_end(&sandbox, &finished, &expect![[r#""#]]);
+    let finished = refused(&sandbox, file.as_ref(), ANY_PORT);
+    expect_end(
+        &sandbox,
+        &finished,
+        &expect![[r#"
+        exit 1
+        error[TG0001]: plugin host: the compile cache "FOLDER/not-a-folder/compiled" can't be used: Not a directory (os error 20)
+          hint: run `tidegate help TG0001`
+    "#]],
+    );
 }
 
 #[test]
 fn a_port_that_is_taken_is_named() {
     let mut sandbox = sandbox_with_a_message();
     let listen = sandbox.broker().listen().to_owned();
-    let data = sandbox.path().join("other");
-    let serve = [
-        "serve",
-        "--listen",
-        &listen,
-        "--data",
-        data.to_str().unwrap(),
-    ];
-    let finished = sandbox.tidegate.run(serve);
-    expect_end(&sandbox, &finished, &expect![[r#""#]]);
+    let finished = refused(&sandbox, &sandbox.path().join("other"), &listen);
+    expect_end(
+        &sandbox,
+        &finished,
+        &expect![[r#"
+        exit 2
+        error[TG0109]: listen on HOST:PORT: UDP HOST:PORT can't be bound: Address already in use (os error 98); choose another address, or stop what holds it
+          hint: stop what uses port PORT, or choose another: --listen HOST:0
+    "#]],
+    );
     assert_unharmed(&mut sandbox);
 }

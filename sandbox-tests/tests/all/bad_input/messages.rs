@@ -25,7 +25,17 @@ fn a_message_over_the_limit_is_named_by_its_line() {
         .tidegate
         .ok(["topic", "create", "t", "--queues", "1"]);
     let publish = ["publish", "t", "--format", "raw"];
-    refused(&sandbox, &publish, &lines, &expect![[r#""#]]);
+    refused(
+        &sandbox,
+        &publish,
+        &lines,
+        &expect![[r#"
+        exit 1
+        error[TG0111]: a message body has at most 4194304 bytes (4 MiB); that of record 0 has 4194305: store it elsewhere and send a reference
+          because the message is that of line 2; 1 messages were published to t before and are acknowledged
+          hint: tidegate help TG0111
+    "#]],
+    );
     assert_eq!(
         sandbox.tidegate.ok(["consume", "t", "--format", "raw"]),
         "fits\n"
@@ -41,7 +51,16 @@ fn a_bad_line_is_named_and_those_before_it_are_stored() {
         .ok(["topic", "create", "t", "--queues", "1"]);
     let publish = ["publish", "t"];
     let lines = b"{\"body\":1}\n{\"body\":2}\n{\"body\":3,\"colour\":\"red\"}\n{\"body\":4}\n";
-    refused(&sandbox, &publish, lines, &expect![[r#""#]]);
+    refused(
+        &sandbox,
+        &publish,
+        lines,
+        &expect![[r#"
+        exit 1
+        error[TG0601]: line 3 of standard input is no message: unknown field `colour`, expected one of `key`, `keys`, `keys_base64`, `tag`, `group`, `properties`, `body`, `body_base64`, `create_time`, `topic`, `queue`, `offset`, `id`, `attempt`, `append_time` (column 18)
+          because 2 messages were published to t before and are acknowledged
+    "#]],
+    );
     assert_eq!(
         sandbox.tidegate.ok(["consume", "t", "--format", "raw"]),
         "1\n2\n"
@@ -50,14 +69,31 @@ fn a_bad_line_is_named_and_those_before_it_are_stored() {
         &sandbox,
         &publish,
         b"{\"body\":5}\n\xff\xfe\n",
-        &expect![[r#""#]],
+        &expect![[r#"
+            exit 1
+            error[TG0601]: line 2 of standard input is no message: it is no UTF-8: invalid utf-8 sequence of 1 bytes from index 0
+              because 1 messages were published to t before and are acknowledged
+        "#]],
     );
-    refused(&sandbox, &publish, b"[1, 2]\n", &expect![[r#""#]]);
+    refused(
+        &sandbox,
+        &publish,
+        b"[1, 2]\n",
+        &expect![[r#"
+        exit 1
+        error[TG0601]: line 1 of standard input is no message: invalid type: integer `1`, expected a string (column 2)
+          because 0 messages were published to t before and are acknowledged
+    "#]],
+    );
     refused(
         &sandbox,
         &["publish", "t", "--file", "/nowhere"],
         b"",
-        &expect![[r#""#]],
+        &expect![[r#"
+            exit 1
+            error[TG0604]: can't read /nowhere
+              because No such file or directory (os error 2)
+        "#]],
     );
     assert_unharmed(&mut sandbox);
 }
@@ -69,37 +105,61 @@ fn names_are_checked_before_anything_happens() {
         &sandbox,
         &["topic", "create", "a/b"],
         b"",
-        &expect![[r#""#]],
+        &expect![[r#"
+            exit 2
+            error[TG0101]: the name "a/b" has '/'; letters, digits, '_', '-' and '.' are allowed
+              hint: tidegate help TG0101
+        "#]],
     );
     refused(
         &sandbox,
         &["topic", "create", "../../etc"],
         b"",
-        &expect![[r#""#]],
+        &expect![[r#"
+            exit 2
+            error[TG0101]: the name "../../etc" must begin with a letter or a digit
+              hint: tidegate help TG0101
+        "#]],
     );
     refused(
         &sandbox,
         &["topic", "create", "a..b"],
         b"",
-        &expect![[r#""#]],
+        &expect![[r#"
+            exit 2
+            error[TG0101]: the name "a..b" has ".."; single dots are allowed
+              hint: tidegate help TG0101
+        "#]],
     );
     refused(
         &sandbox,
         &["topic", "create", "%DLQ%g"],
         b"",
-        &expect![[r#""#]],
+        &expect![[r#"
+            exit 2
+            error[TG0101]: the name "%DLQ%g" must begin with a letter or a digit
+              hint: tidegate help TG0101
+        "#]],
     );
     refused(
         &sandbox,
         &["topic", "create", &"n".repeat(128)],
         b"",
-        &expect![[r#""#]],
+        &expect![[r#"
+            exit 2
+            error[TG0101]: a name has at most 127 bytes; this one has 128
+              hint: tidegate help TG0101
+        "#]],
     );
     refused(
         &sandbox,
         &["topic", "create", "t", "--queues", "0"],
         b"",
-        &expect![[r#""#]],
+        &expect![[r#"
+            exit 2
+            error[TG0109]: a topic has 1 to 1024 queues; 0 were asked for
+              hint: tidegate topic create NAME --queues 4
+        "#]],
     );
     assert_eq!(sandbox.tidegate.ok(["topic", "ls", "-o", "name"]), "kept\n");
     assert_unharmed(&mut sandbox);
@@ -113,35 +173,82 @@ fn what_is_not_there_is_named() {
         &sandbox,
         &["publish", "nothing"],
         b"{\"body\":1}\n",
-        &expect![[r#""#]],
+        &expect![[r#"
+            exit 3
+            error[TG0102]: there is no topic nothing in namespace default
+              hint: tidegate topic ls
+        "#]],
     );
-    refused(&sandbox, &["consume", "nothing"], b"", &expect![[r#""#]]);
+    refused(
+        &sandbox,
+        &["consume", "nothing"],
+        b"",
+        &expect![[r#"
+        exit 3
+        error[TG0102]: there is no topic nothing in namespace default
+          hint: tidegate topic ls
+    "#]],
+    );
     refused(
         &sandbox,
         &["consume", "kept@nothing"],
         b"",
-        &expect![[r#""#]],
+        &expect![[r#"
+            exit 3
+            error[TG0106]: topic kept has no view nothing
+              hint: tidegate view ls
+        "#]],
     );
-    refused(&sandbox, &consume, b"", &expect![[r#""#]]);
+    refused(
+        &sandbox,
+        &consume,
+        b"",
+        &expect![[r#"
+        exit 3
+        error[TG0104]: there is no consumer group nobody in namespace default
+          hint: tidegate group create nobody
+    "#]],
+    );
     refused(
         &sandbox,
         &["consume", "kept", "--queue", "7"],
         b"",
-        &expect![[r#""#]],
+        &expect![[r#"
+            exit 3
+            error[TG0114]: topic kept has queues 0 to 0, but no 7
+              hint: tidegate topic info kept
+        "#]],
     );
     let view = ["view", "create", "kept@v", "--plugin", "absent:1"];
-    refused(&sandbox, &view, b"", &expect![[r#""#]]);
+    refused(
+        &sandbox,
+        &view,
+        b"",
+        &expect![[r#"
+        exit 3
+        error[TG0310]: there is no plugin absent:1 in namespace default
+          hint: tidegate plugin ls
+    "#]],
+    );
     refused(
         &sandbox,
         &["topic", "create", "kept"],
         b"",
-        &expect![[r#""#]],
+        &expect![[r#"
+            exit 5
+            error[TG0103]: topic kept exists already
+              hint: tidegate help TG0103
+        "#]],
     );
     refused(
         &sandbox,
         &["publish", "%DLQ%g"],
         b"{\"body\":1}\n",
-        &expect![[r#""#]],
+        &expect![[r#"
+            exit 3
+            error[TG0102]: there is no topic %DLQ%g in namespace default
+              hint: tidegate topic ls
+        "#]],
     );
     assert_unharmed(&mut sandbox);
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tidegate_client::{Client, Consumer, ProducerOptions, Received, Settled};
 use tidegate_model::{Message, QueueId};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::check::{History, Id};
 use super::{GROUP, TOPIC};
@@ -45,6 +46,8 @@ const KINDS: [Kind; 4] = [
 ];
 /// Keys of a keyed producer.
 const KEYS: u64 = 16;
+/// Messages that a member settles together, about.
+const SETTLED_TOGETHER: usize = 100;
 
 /// Producers at work.
 pub(super) struct Load {
@@ -154,10 +157,17 @@ async fn consume(
     name: String,
 ) {
     loop {
-        let batch = match consumer.next_batch().await {
+        let mut batch = match consumer.next_batch().await {
             Ok(batch) => batch,
             Err(error) => return history.violation(format!("{name} was ended: {error}")),
         };
+        // What else is there already is settled with it: each settlement waits for a sync.
+        while batch.len() < SETTLED_TOGETHER {
+            match timeout(Duration::ZERO, consumer.next_batch()).await {
+                Ok(Ok(more)) => batch.extend(more),
+                Ok(Err(_)) | Err(_) => break,
+            }
+        }
         for received in &batch {
             history.delivered(&name, since, received);
         }

@@ -26,8 +26,8 @@ fn every_field() -> Vec<Message> {
             .property("i64", Value::I64(i64::MIN))
             .property("f64", Value::F64(-0.5))
             .property("text", Value::String("naïve".to_owned()))
-            .property("bytes", Value::Bytes(vec![0, 255]))
-            .property("text", Value::String("names may repeat".to_owned())),
+            .property("text", Value::String("names may repeat".to_owned()))
+            .property("bytes", Value::Bytes(vec![0, 255])),
     ]
     .into_iter()
     .map(|message| Message {
