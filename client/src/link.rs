@@ -22,7 +22,7 @@ pub(crate) use router::Router;
 /// answer what still arrives; nobody needs that.
 const CLOSE_TIME_MAX: Duration = Duration::from_millis(20);
 
-/// One connection. Clones of the pump in it keep nothing alive: it ends with the connection.
+/// One connection. It is closed when it is dropped.
 pub(crate) struct Link {
     pump: Pump<ClientSession>,
     router: Arc<Router>,
@@ -90,10 +90,20 @@ impl Link {
 
     /// Ends the connection and tells the server.
     pub(crate) async fn close(&self) {
-        let connection = self.pump.connection();
-        connection.close(VarInt::from_u32(0), b"the client is done");
+        self.end();
         // If the packet is lost, the server finds out by itself.
         let _ = tokio::time::timeout(CLOSE_TIME_MAX, self.endpoint.wait_idle()).await;
+    }
+
+    fn end(&self) {
+        let connection = self.pump.connection();
+        connection.close(VarInt::from_u32(0), b"the client is done");
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

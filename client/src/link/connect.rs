@@ -102,19 +102,21 @@ impl Connector {
         );
         let (ended, lost) = watch::channel(None);
         tokio::spawn(watch_over(pump.clone(), ended));
+        // Given up from here on, it closes.
+        let link = Link {
+            pump,
+            router,
+            endpoint,
+            streams: Arc::new(Semaphore::new(0)),
+            lost,
+        };
         let welcome: Welcome = match answer.await {
             Ok(Ok(welcome)) => welcome,
             Ok(Err(refusal)) => return Err(refusal.into()),
             Err(_) => return Err(self.unreachable("the connection was closed".to_owned())),
         };
-        let streams = pump.with(|session| session.limits().streams_max);
-        let link = Link {
-            pump,
-            router,
-            endpoint,
-            streams: Arc::new(Semaphore::new(streams as usize)),
-            lost,
-        };
+        let streams = link.with(|session| session.limits().streams_max);
+        link.streams.add_permits(streams as usize);
         Ok((Arc::new(link), name(&welcome.principal)?))
     }
 

@@ -470,3 +470,21 @@ async fn a_server_that_was_killed_tells_old_clients_by_a_reset() {
     let sent = tokio::time::timeout(SOON, sent).await;
     assert_eq!(sent.expect("no reset").unwrap().offset, Offset(1));
 }
+
+#[tokio::test]
+async fn what_is_dropped_ends_at_the_server_too() {
+    let mut stage = Stage::new();
+    let client = stage.client().await;
+    create(&client, "flights", 1).await;
+    let producer = client
+        .producer(&topic("flights"), ProducerOptions::default())
+        .await
+        .unwrap();
+    let consumer = client.consumer(&consume("flights")).await.unwrap();
+    drop(producer.send(Message::new("kept")).await.unwrap());
+    drop((client, producer, consumer));
+    stage.mock.until(|mock| mock.subscriptions() == 0).await;
+    stage.until_seen(tidegate_quic::Event::Closed).await;
+    assert_eq!(stage.mock.bodies(&topic("flights"), 0), [b"kept"]);
+    assert!(stage.stop().await);
+}
