@@ -3,7 +3,7 @@
 use tidegate_broker::id::{SubscriptionId, WaiterId};
 use tidegate_broker::reply::Reply;
 use tidegate_broker::request::{Bind, OnError, OneGroup, OneTopic, Outcome, Request};
-use tidegate_broker::{DeadLetterReason, Grant, Member, RangeSet};
+use tidegate_broker::{CatalogCommand, DeadLetterReason, Grant, Member, RangeSet};
 use tidegate_model::code;
 
 use crate::node::{
@@ -233,7 +233,7 @@ fn a_new_binding_judges_what_waits_and_leaves_the_rest_as_it_was() {
         topic: topic("t"),
         binding: binding("odd"),
     });
-    node.admin(bind.clone()).unwrap();
+    node.admin(bind).unwrap();
     node.filter = |offset| {
         if offset % 2 == 1 {
             Verdict::Accept
@@ -246,10 +246,51 @@ fn a_new_binding_judges_what_waits_and_leaves_the_rest_as_it_was() {
     let first = get(&mut node, 1, 1);
     assert_eq!(offsets(&first), [1]);
     node.filter = |_| Verdict::Accept;
-    node.admin(bind).unwrap();
+    node.append_catalog(&CatalogCommand::Bind {
+        group: group("g"),
+        topic: topic("t"),
+        binding: binding("odd"),
+    });
+    assert!(node.flush_one());
+    assert_eq!(node.pending.len(), 1, "what was passed over is logged now");
+    node.receive(2, &receive("g", "t", 20, 0)).unwrap();
+    assert!(node.answer_fetch());
+    assert_eq!(offsets(&node.take_grants()), [3, 5, 7, 9, 11]);
     node.store("t", 0, 1);
-    assert_eq!(offsets(&get(&mut node, 2, 20)), [3, 5, 7, 9, 11, 12]);
+    assert_eq!(offsets(&get(&mut node, 3, 20)), [12]);
     ack(&mut node, &first[0]);
+}
+
+#[test]
+fn a_new_binding_leaves_alone_what_is_about_to_be_parked() {
+    let mut node = one_queue();
+    node.admin(deploy("traps", 1)).unwrap();
+    node.admin(Request::Bind(Bind {
+        group: group("g"),
+        topic: topic("t"),
+        binding: binding("traps"),
+    }))
+    .unwrap();
+    node.filter = |offset| trap(offset, OnError::Retry);
+    node.store("t", 0, 3);
+    node.receive(1, &receive("g", "t", 1, 0)).unwrap();
+    assert!(node.flush_one());
+    node.append_catalog(&CatalogCommand::Bind {
+        group: group("g"),
+        topic: topic("t"),
+        binding: binding("traps"),
+    });
+    assert!(node.answer_fetch());
+    assert_eq!(offsets(&node.take_grants()), [0]);
+    node.filter = |_| Verdict::Accept;
+    assert!(node.flush_one());
+    assert_eq!(node.pending.len(), 1, "the parking follows the binding");
+    node.receive(2, &receive("g", "t", 9, 0)).unwrap();
+    assert!(node.answer_fetch());
+    assert_eq!(seen(&node.take_grants()), [(2, 1)]);
+    node.flush_all();
+    node.advance(1_000);
+    assert_eq!(seen(&get(&mut node, 3, 9)), [(1, 2)]);
 }
 
 #[test]
