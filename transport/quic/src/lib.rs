@@ -5,14 +5,18 @@
 //! moving bytes is that of `tidegate-pump`; here the session meets a
 //! [`Service`](tidegate_session::Service).
 
-mod config;
-mod connection;
-mod error;
-mod identity;
-mod inbox;
 mod listener;
+
+mod connection;
+
+mod inbox;
 mod map;
+
+mod config;
+mod identity;
 mod observer;
+
+mod error;
 
 pub use config::{MTU_MAX, MTU_MIN, QuicConfig};
 pub use error::Error;
