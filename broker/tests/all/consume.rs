@@ -271,8 +271,11 @@ fn a_new_binding_leaves_alone_what_is_about_to_be_parked() {
         binding: binding("traps"),
     }))
     .unwrap();
-    node.filter = |offset| trap(offset, OnError::Retry);
-    node.store("t", 0, 3);
+    node.filter = |offset| match offset {
+        2 => Verdict::Fail(OnError::Retry),
+        _ => Verdict::Accept,
+    };
+    node.store("t", 0, 4);
     node.receive(1, &receive("g", "t", 1, 0)).unwrap();
     assert!(node.flush_one());
     node.append_catalog(&CatalogCommand::Bind {
@@ -287,10 +290,10 @@ fn a_new_binding_leaves_alone_what_is_about_to_be_parked() {
     assert_eq!(node.pending.len(), 1, "the parking follows the binding");
     node.receive(2, &receive("g", "t", 9, 0)).unwrap();
     assert!(node.answer_fetch());
-    assert_eq!(seen(&node.take_grants()), [(2, 1)]);
+    assert_eq!(seen(&node.take_grants()), [(1, 1), (3, 1)]);
     node.flush_all();
     node.advance(1_000);
-    assert_eq!(seen(&get(&mut node, 3, 9)), [(1, 2)]);
+    assert_eq!(seen(&get(&mut node, 3, 9)), [(2, 2)]);
 }
 
 #[test]
