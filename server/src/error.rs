@@ -37,6 +37,14 @@ pub enum StartError {
         /// What the system said.
         reason: String,
     },
+    /// The address of the admin endpoint can't be listened on.
+    #[error("serve health and metrics on {addr}: {source}")]
+    Admin {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A thread can't be started.
     #[error("start a thread: {0}")]
     Thread(io::Error),
@@ -48,12 +56,13 @@ impl StartError {
     pub fn code(&self) -> Code {
         match self {
             Self::Store(OpenError::Version { .. }) => code::DATA_VERSION,
+            Self::Admin { .. } => "choose another address: --admin HOST:0".to_owned(),
             Self::Store(OpenError::InUse { .. }) => code::DATA_IN_USE,
             Self::Store(OpenError::Corrupt { .. } | OpenError::Replay { .. })
             | Self::Identity(IdentityError::Damaged { .. }) => code::DATA_CORRUPT,
             Self::Store(OpenError::Config { .. }) => code::INVALID_ARGUMENT,
             Self::Folder { .. } | Self::Store(_) | Self::Identity(_) => code::FILE,
-            Self::Listen { .. } => code::INVALID_ARGUMENT,
+            Self::Listen { .. } | Self::Admin { .. } => code::INVALID_ARGUMENT,
             Self::Plugins(_) | Self::Thread(_) => code::INTERNAL,
         }
     }

@@ -38,6 +38,8 @@ use durable::Pending;
 const TURN_INPUTS_MAX: usize = 4_096;
 /// The longest sleep: a checkpoint may be due.
 const IDLE_MS: i64 = 1_000;
+/// The longest sleep while the log has no mark yet of how far it is durable.
+const MARK_MS: i64 = 50;
 
 /// Everything that the owner thread owns.
 pub(crate) struct Owner {
@@ -126,7 +128,14 @@ impl Owner {
     }
 
     fn idle_until(&self, now: Timestamp) -> Timestamp {
-        self.core.next_deadline().unwrap_or(now.plus_ms(IDLE_MS))
+        let idle = now.plus_ms(if self.appender.needs_tick() {
+            MARK_MS
+        } else {
+            IDLE_MS
+        });
+        self.core
+            .next_deadline()
+            .map_or(idle, |deadline| deadline.min(idle))
     }
 
     fn input(&mut self, input: Input) {
@@ -207,6 +216,7 @@ impl Owner {
         self.carry_out_effects();
         self.append_journal();
         self.append_dead_letters();
+        self.appender.tick(now);
         self.send_outcomes();
         self.checkpoint_if_due(now);
     }

@@ -7,7 +7,7 @@ use tidegate_broker::effects::Effects;
 use tidegate_broker::{Appended, Core};
 use tidegate_model::{ShardId, Timestamp};
 use tidegate_runtime::PluginDigest;
-use tidegate_store::{Kind, ReplayError, StoredBatch};
+use tidegate_store::{Kind, LogPosition, ReplayError, StoredBatch};
 
 use crate::components::Components;
 
@@ -44,6 +44,11 @@ impl tidegate_store::Replay for Replay<'_> {
             state
         };
         self.core.restore_shard(shard, own).map_err(failed)
+    }
+
+    fn quarantined(&mut self, from: LogPosition, to: LogPosition) -> Result<(), ReplayError> {
+        tracing::error!(%from, %to, "a range of the log is damaged; what lies around it is served");
+        Ok(())
     }
 
     fn batch(&mut self, batch: &StoredBatch) -> Result<(), ReplayError> {

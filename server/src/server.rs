@@ -256,18 +256,24 @@ async fn listen(
     service: Arc<dyn Service>,
     node: &Arc<Node>,
 ) -> Result<(Listener, Admin), StartError> {
-    let refused = |addr: SocketAddr, reason: String| StartError::Listen { addr, reason };
+    let refused = |reason: String| StartError::Listen {
+        addr: config.listen,
+        reason,
+    };
     let certificate = CertificateDer::from(identity.certificate.clone());
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(identity.private_key.clone()));
-    let quic_identity = ServerIdentity::new(vec![certificate], key)
-        .map_err(|error| refused(config.listen, error.to_string()))?;
+    let quic_identity =
+        ServerIdentity::new(vec![certificate], key).map_err(|error| refused(error.to_string()))?;
     let quic = QuicConfig::new(identity.reset_key);
     let observer = Arc::new(Connections(Arc::clone(&node.metrics)));
     let listener = Listener::bind(config.listen, quic_identity, service, quic, observer)
-        .map_err(|error| refused(config.listen, error.to_string()))?;
+        .map_err(|error| refused(error.to_string()))?;
     let admin = Admin::start(config.admin, Arc::clone(node))
         .await
-        .map_err(|error| refused(config.admin, error.to_string()))?;
+        .map_err(|source| StartError::Admin {
+            addr: config.admin,
+            source,
+        })?;
     Ok((listener, admin))
 }
 
