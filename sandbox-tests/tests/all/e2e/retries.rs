@@ -187,6 +187,14 @@ async fn a_message_without_attempts_left_is_a_dead_letter() {
     let printed = sandbox
         .tidegate
         .ok(["consume", "%DLQ%g", "--format", "raw"]);
+    let forged = sandbox
+        .tidegate
+        .run_with_input(["publish", "%DLQ%g"], b"{\"body\":1}\n");
+    let code = tidegate_model::code::DEAD_LETTER_READ_ONLY.to_string();
+    assert!(
+        forged.code == 1 && forged.stderr.contains(&code),
+        "{forged:#?}"
+    );
     assert_eq!(printed, "poison\n");
     assert!(is_done(&client, "g", "t").await);
 }

@@ -34,7 +34,9 @@ struct Member {
 }
 
 impl Member {
-    async fn join(client: &Client, group: &str, from: &str) -> Self {
+    /// On a connection of its own, as members mostly are.
+    async fn join(sandbox: &Sandbox, group: &str, from: &str) -> Self {
+        let client = sandbox.client().await;
         let options = membership(group, from);
         let mut consumer = soon("a member", client.consumer(&options)).await.unwrap();
         let received: Arc<Mutex<Vec<Received>>> = Arc::default();
@@ -137,7 +139,7 @@ async fn each_ends_in_its_policy_and_leaves_no_memory_behind() {
     for name in ["before", "beside"] {
         create_group(&client, name, 3, Duration::from_millis(20)).await;
     }
-    let before = Member::join(&client, "before", "flights@late").await;
+    let before = Member::join(&sandbox, "before", "flights@late").await;
     eventually("late flights", || {
         (before.count() >= late.len()).then_some(())
     });
@@ -161,10 +163,10 @@ async fn each_ends_in_its_policy_and_leaves_no_memory_behind() {
             ];
             sandbox.tidegate.ok(create);
             create_group(&client, &name, 2, Duration::from_millis(20)).await;
-            members.insert((guest, policy), Member::join(&client, &name, &view).await);
+            members.insert((guest, policy), Member::join(&sandbox, &name, &view).await);
         }
     }
-    let beside = Member::join(&client, "beside", "flights@late").await;
+    let beside = Member::join(&sandbox, "beside", "flights@late").await;
     eventually("late flights", || {
         (beside.count() >= late.len()).then_some(())
     });
@@ -251,7 +253,7 @@ async fn what_a_stopped_binding_held_back_comes_once_it_is_unbound() {
     sandbox
         .tidegate
         .ok([&bind[..], &["--on-error", "stop"]].concat());
-    let member = Member::join(&client, "g", "flights").await;
+    let member = Member::join(&sandbox, "g", "flights").await;
     let flights = publish(&sandbox);
 
     // The reason stands where the operator looks for it.
