@@ -40,6 +40,16 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         );
     }
     steps.run("documentation", documentation)?;
+    // The black-box suites start the binary of this build, which `cargo test` alone need not make.
+    steps.run("build", || {
+        run_command(&mut place::cargo([
+            "build",
+            "--workspace",
+            "--all-targets",
+            "--profile",
+            PROFILE,
+        ]))
+    })?;
     steps.run("tests", || {
         run_command(&mut place::cargo([
             "test",
