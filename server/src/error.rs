@@ -56,7 +56,6 @@ impl StartError {
     pub fn code(&self) -> Code {
         match self {
             Self::Store(OpenError::Version { .. }) => code::DATA_VERSION,
-            Self::Admin { .. } => "choose another address: --admin HOST:0".to_owned(),
             Self::Store(OpenError::InUse { .. }) => code::DATA_IN_USE,
             Self::Store(OpenError::Corrupt { .. } | OpenError::Replay { .. })
             | Self::Identity(IdentityError::Damaged { .. }) => code::DATA_CORRUPT,
@@ -80,6 +79,7 @@ impl StartError {
                     addr.port()
                 )
             }
+            Self::Admin { .. } => "choose another address: --admin HOST:0".to_owned(),
             Self::Store(OpenError::InUse { .. }) => {
                 "stop the other process, or choose another folder: --data DIR".to_owned()
             }
