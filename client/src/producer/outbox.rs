@@ -43,6 +43,8 @@ struct State {
     /// Messages without an outcome.
     in_flight: usize,
     stream: Stream,
+    /// The stream in use, or the last one, was open for a time.
+    lived: bool,
     opened_once: bool,
     /// The server has forgotten this producer.
     forgotten: bool,
@@ -86,6 +88,7 @@ impl Outbox {
                 cells: BTreeMap::new(),
                 in_flight: 0,
                 stream: Stream::None,
+                lived: false,
                 opened_once: false,
                 forgotten: false,
                 leaving: false,
@@ -196,6 +199,7 @@ impl Outbox {
             if matches!(state.stream, Stream::Opening(id) if id == stream) {
                 state.stream = match state.producer.opened(opened) {
                     Ok(()) => {
+                        state.lived = true;
                         state.opened_once = true;
                         state.forgotten = false;
                         Stream::Open(stream)
@@ -263,6 +267,7 @@ impl Outbox {
             };
             let stream = session.open_producer(&open)?;
             state.stream = Stream::Opening(stream);
+            state.lived = false;
             link.router().add_producer(stream, self);
             Ok(stream)
         })
@@ -387,6 +392,9 @@ pub(super) async fn drive(client: Client, topic: TopicRef, outbox: Arc<Outbox>, 
             Left::Forgotten => wait = REOPEN_MIN,
             Left::Closed(refusal) if refusal.code.remedy() == Remedy::Retry => {
                 tracing::debug!(%refusal, "a producer is to be opened again");
+                if std::mem::take(&mut outbox.state().lived) {
+                    wait = REOPEN_MIN;
+                }
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(REOPEN_MAX);
             }
