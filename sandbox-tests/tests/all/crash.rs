@@ -59,15 +59,16 @@ async fn what_was_acknowledged_survives_sigkill() {
     for round in 1..=rounds {
         let begun = Instant::now();
         live_a_while(&history, &mut random);
+        let lived = begun.elapsed();
         sandbox.kill();
         history.died();
         newcomers.clear();
         sandbox.start_again();
         newcomers = join(&sandbox, &history).await;
         let (published, settled) = history.progress();
+        let away = begun.elapsed().saturating_sub(lived);
         eprintln!(
-            "round {round}: {published} published, {settled} settled, {:?}",
-            begun.elapsed()
+            "round {round}: {published} published, {settled} settled, lived {lived:.1?}, away {away:.1?}"
         );
     }
     live_a_while(&history, &mut random);
