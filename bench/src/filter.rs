@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tidegate_client::{
     BindingSpec, ConsumerOptions, CreateGroup, CreateView, DeployPlugin, GroupRef, OnError,
-    PluginRef, ProducerOptions, RetryPolicy, Source, ViewRef,
+    PluginRef, ProducerOptions, Source, ViewRef,
 };
 use tidegate_model::{Codec, Message, Name, Offset, Section, SectionBuilder, Timestamp, Value};
 use tidegate_runtime::{CompilerCommand, GuestBatch, HostConfig, Limits, PluginHost, Verdicts};
@@ -225,7 +225,7 @@ async fn product(folder: &Path, body: usize, options: ProducerOptions) -> anyhow
     };
     let create = CreateGroup {
         group: group.clone(),
-        policy: RetryPolicy::default(),
+        policy: None,
     };
     rig.client.create_group(&create).await?;
     let options = ConsumerOptions::new(group, Source::View(view));

@@ -1,6 +1,6 @@
 //! Measures Tidegate against the limits of the machine it runs on, both in the same run.
 //!
-//! `cargo run --release -p tidegate-bench` prints the tables of `docs/performance.md`. Figures are
+//! `cargo run --release -p tidegate-bench` prints tables in Markdown. Figures are
 //! ratios first: a shared machine moves the absolutes, hardly the ratios.
 
 mod disk;
@@ -12,6 +12,7 @@ mod table;
 mod transport;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -52,25 +53,24 @@ enum What {
     CompileChild,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
-    let time = Duration::from_secs(args.seconds);
     match args.what {
-        Some(What::RawPeer) => return transport::raw_peer(),
-        Some(What::CompileChild) => tidegate_runtime::compiler::child_main(),
-        _ => {}
+        Some(What::RawPeer) => transport::raw_peer().map(|()| ExitCode::SUCCESS),
+        Some(What::CompileChild) => Ok(tidegate_runtime::compiler::child_main()),
+        _ => measure(&args).map(|()| ExitCode::SUCCESS),
     }
+}
+
+fn measure(args: &Args) -> anyhow::Result<()> {
+    let time = Duration::from_secs(args.seconds);
     std::fs::create_dir_all(&args.folder)?;
     machine::describe().print();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let all = args.what.is_none();
-    let mut tables: Vec<Table> = Vec::new();
-    let mut show = |table: Table| {
-        table.print();
-        tables.push(table);
-    };
+    let show = |table: Table| table.print();
     if all || matches!(args.what, Some(What::Publish)) {
         show(runtime.block_on(publish::measure(&args.folder, time))?);
     }

@@ -12,9 +12,7 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, Endpoint, ServerConfig};
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use tidegate_client::{
-    ConsumerOptions, CreateGroup, GroupRef, ProducerOptions, RetryPolicy, Source,
-};
+use tidegate_client::{ConsumerOptions, CreateGroup, GroupRef, ProducerOptions, Source};
 use tidegate_model::{Message, Name, TopicRef};
 
 use crate::machine::cpu_ns;
@@ -169,7 +167,7 @@ async fn consume(rig: &Rig, topic: &TopicRef, count: u64) -> anyhow::Result<Cost
     };
     let create = CreateGroup {
         group: group.clone(),
-        policy: RetryPolicy::default(),
+        policy: None,
     };
     rig.client.create_group(&create).await?;
     let options = ConsumerOptions::new(group, Source::Topic(topic.clone()));
