@@ -9,6 +9,8 @@ use crate::guest::{Guest, binary};
 use crate::support::{Batch, TIGHT, alone, check_one, resident_bytes};
 
 const MIB: usize = 1024 * 1024;
+/// Parts in which a thousand failures are measured.
+const ROUNDS: usize = 5;
 
 #[test]
 fn a_thousand_failures_leave_nothing() {
@@ -28,14 +30,16 @@ fn a_thousand_failures_leave_nothing() {
         }
     };
     fail(50);
-    let before = resident_bytes();
-    fail(1000);
-    let after = resident_bytes();
-    assert!(
-        after < before + 4 * MIB,
-        "{} KiB more than before",
-        (after - before) / 1024
-    );
+    // What another test allocates meanwhile shows in one round; a leak would show in all.
+    let grown: Vec<usize> = (0..ROUNDS)
+        .map(|_| {
+            let before = resident_bytes();
+            fail(1000 / ROUNDS);
+            resident_bytes().saturating_sub(before)
+        })
+        .collect();
+    let least = grown.iter().min().unwrap();
+    assert!(*least < 4 * MIB / ROUNDS, "{grown:?} bytes more after each round");
     assert_eq!(filter.stats().snapshot().instances, 1050);
 }
 
