@@ -216,7 +216,10 @@ impl Code {
     /// The table's entry; `None` for a number that this version doesn't know.
     #[must_use]
     pub fn entry(self) -> Option<&'static Entry> {
-        TABLE.binary_search_by_key(&self, |entry| entry.code).ok().map(|index| &TABLE[index])
+        TABLE
+            .binary_search_by_key(&self, |entry| entry.code)
+            .ok()
+            .map(|index| &TABLE[index])
     }
 
     /// Short name, `unknown` for a number that this version doesn't know.

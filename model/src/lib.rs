@@ -12,9 +12,9 @@ extern crate std;
 
 #[cfg(feature = "checksum")]
 pub mod checksum;
+pub mod code;
 #[cfg(feature = "compress")]
 pub mod compress;
-pub mod code;
 pub mod digest;
 pub mod guest_call;
 pub mod hash;

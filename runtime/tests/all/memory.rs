@@ -39,7 +39,10 @@ fn a_thousand_failures_leave_nothing() {
         })
         .collect();
     let least = grown.iter().min().unwrap();
-    assert!(*least < 4 * MIB / ROUNDS, "{grown:?} bytes more after each round");
+    assert!(
+        *least < 4 * MIB / ROUNDS,
+        "{grown:?} bytes more after each round"
+    );
     assert_eq!(filter.stats().snapshot().instances, 1050);
 }
 
