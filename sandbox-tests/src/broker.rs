@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::deadline::eventually;
 use crate::tidegate::{Finished, Tidegate, exit_code, send_signal};
 
+const READY_FILE: &str = "ready.json";
 /// How long the admin endpoint may keep a reader waiting.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -57,25 +58,10 @@ impl BrokerProcess {
     /// # Panics
     /// If it neither ends nor becomes ready.
     pub fn try_start(folder: &Path, listen: &str, args: &[&str]) -> Result<Self, Finished> {
-        let ready_file = folder.join("ready.json");
+        let ready_file = folder.join(READY_FILE);
         // It is there from the start before.
         drop(fs::remove_file(&ready_file));
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(folder.join("broker.log"))
-            .expect("the folder is writable");
-        let mut child = Tidegate::with_home(&folder.join("home"))
-            .command(["serve", "--listen", listen, "--admin", "127.0.0.1:0"])
-            .arg("--data")
-            .arg(folder.join("data"))
-            .arg("--ready-file")
-            .arg(&ready_file)
-            .args(args)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("the binary starts");
+        let mut child = spawn(folder, listen, args);
         let ready: Result<Value, i32> = eventually("the broker to be ready", || {
             if let Some(status) = child.try_wait().expect("the child can be asked") {
                 return Some(Err(exit_code(status)));
@@ -100,6 +86,17 @@ impl BrokerProcess {
                 .expect("host:port"),
             root_token: text("root_token"),
         })
+    }
+
+    /// Starts a broker on `folder/data` and kills it after a time, ready or not.
+    ///
+    /// # Panics
+    /// If the system can't.
+    pub fn start_and_kill(folder: &Path, listen: &str, after: Duration) {
+        let mut child = spawn(folder, listen, &[]);
+        std::thread::sleep(after); // paces: the moment of the kill is the caller's choice
+        child.kill().expect("it is ours");
+        child.wait().expect("it was killed");
     }
 
     /// Logs a client in; its key and context go to the home of the returned binary.
@@ -231,6 +228,25 @@ impl Drop for BrokerProcess {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+fn spawn(folder: &Path, listen: &str, args: &[&str]) -> Child {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("broker.log"))
+        .expect("the folder is writable");
+    Tidegate::with_home(&folder.join("home"))
+        .command(["serve", "--listen", listen, "--admin", "127.0.0.1:0"])
+        .arg("--data")
+        .arg(folder.join("data"))
+        .arg("--ready-file")
+        .arg(folder.join(READY_FILE))
+        .args(args)
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("the binary starts")
 }
 
 fn log_of(folder: &Path) -> String {

@@ -38,6 +38,9 @@ const NEWCOMERS: usize = 2;
 const PROGRESS_MAX: u64 = 600;
 /// What is waited on top, so that the broker dies in all its states.
 const MOMENT_MAX_US: u64 = 20_000;
+/// One start in so many is cut short, within this time.
+const STARTS_CUT_SHORT: u64 = 3;
+const START_MAX_US: u64 = 150_000;
 /// Messages that come after everything else, enough for every queue to get some.
 const SENTINELS: u32 = 100;
 
@@ -63,6 +66,9 @@ async fn what_was_acknowledged_survives_sigkill() {
         sandbox.kill();
         history.died();
         newcomers.clear();
+        if random.below(STARTS_CUT_SHORT) == 0 {
+            sandbox.die_starting(Duration::from_micros(random.below(START_MAX_US)));
+        }
         sandbox.start_again();
         newcomers = join(&sandbox, &history).await;
         let (published, settled) = history.progress();

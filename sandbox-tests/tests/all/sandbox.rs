@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tidegate_client::{Address, Client, ClientKey, ConnectOptions};
@@ -72,6 +73,12 @@ impl Sandbox {
     /// SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.broker.take().expect("it runs").kill();
+    }
+
+    /// Starts it again on the same folder and port, and kills it after a time.
+    pub(crate) fn die_starting(&self, after: Duration) {
+        assert!(self.broker.is_none(), "it runs");
+        BrokerProcess::start_and_kill(self.folder.path(), &self.listen, after);
     }
 
     /// SIGTERM.

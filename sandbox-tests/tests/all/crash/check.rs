@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Mutex;
 
-use tidegate_client::{Received, Sent};
+use tidegate_client::Received;
 
 /// Bodies have about this many bytes at most; some are larger by far.
 const USUAL_BYTES: u64 = 1500;
 const LARGE_BYTES: u64 = 40_000;
 /// One message in so many is large.
 const LARGE_EVERY: u64 = 97;
+
+/// Index of a queue, and an offset in it.
+pub(super) type Place = (u32, u64);
 
 /// A message: who published it, and the how-manieth of its producer it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,7 +75,7 @@ struct Facts {
     /// How often the broker has died.
     life: u32,
     /// What became of each message that was handed to a producer: its queue and offset.
-    published: BTreeMap<Id, Option<(u32, u64)>>,
+    published: BTreeMap<Id, Option<Place>>,
     acknowledged: u64,
     /// How often each message came.
     delivered: BTreeMap<Id, u32>,
@@ -103,42 +106,34 @@ impl History {
         self.with(|facts| facts.published.insert(id, None));
     }
 
-    pub(super) fn acknowledged(&self, id: Id, sent: &Sent) {
+    pub(super) fn acknowledged(&self, id: Id, place: Place) {
         self.with(|facts| {
-            facts
-                .published
-                .insert(id, Some((sent.queue_index, sent.offset.0)));
+            facts.published.insert(id, Some(place));
             facts.acknowledged += 1;
         });
     }
 
     /// A message came to a member that joined in the life `since`.
-    pub(super) fn delivered(&self, member: &str, since: u32, received: &Received) {
-        let body = received.message.body.as_deref().unwrap_or_default();
-        self.with(|facts| match Id::of(body) {
-            None => {
-                let place = (received.queue_index, received.offset);
-                facts
-                    .violations
-                    .push(format!("{member} got a damaged body from {place:?}"));
-            }
-            Some(id) => {
-                *facts.delivered.entry(id).or_default() += 1;
-                // Settled in a life before this member's: its broker knew, and gave it out again.
-                if let Some(life) = facts.settled.get(&id).filter(|life| **life < since) {
-                    facts.violations.push(format!(
-                        "{member} of life {since} got {id:?}, settled in life {life}, for the \
-                         {}. time",
-                        facts.delivered[&id]
-                    ));
-                }
+    pub(super) fn delivered(&self, member: &str, since: u32, place: Place, body: &[u8]) {
+        self.with(|facts| {
+            let Some(id) = Id::of(body) else {
+                let what = format!("{member} got a damaged body from {place:?}");
+                return facts.violations.push(what);
+            };
+            *facts.delivered.entry(id).or_default() += 1;
+            // Settled in a life before this member's: its broker knew, and gave it out again.
+            if let Some(life) = facts.settled.get(&id).filter(|life| **life < since) {
+                let times = facts.delivered[&id];
+                facts.violations.push(format!(
+                    "{member} of life {since} got {id:?} from {place:?}, settled in life {life}; \
+                     it came {times} times in all"
+                ));
             }
         });
     }
 
-    /// A member heard that its acknowledgement is durable.
-    pub(super) fn settled(&self, received: &Received) {
-        let body = received.message.body.as_deref().unwrap_or_default();
+    /// A member heard that its acknowledgement of this message is durable.
+    pub(super) fn settled(&self, body: &[u8]) {
         self.with(|facts| {
             if let Some(id) = Id::of(body) {
                 let life = facts.life;
@@ -173,9 +168,9 @@ impl History {
 
 /// Every acknowledged message is where the acknowledgement said; none is there twice; each
 /// producer's messages of a queue are in the order of their sending; nothing is made up.
-fn check_log(published: &BTreeMap<Id, Option<(u32, u64)>>, queues: &[Vec<Stored>]) -> Vec<String> {
+fn check_log(published: &BTreeMap<Id, Option<Place>>, queues: &[Vec<Stored>]) -> Vec<String> {
     let mut wrong = Vec::new();
-    let mut places: BTreeMap<Id, (u32, u64)> = BTreeMap::new();
+    let mut places: BTreeMap<Id, Place> = BTreeMap::new();
     for (queue, stored) in (0..).zip(queues) {
         let mut last: BTreeMap<u8, u64> = BTreeMap::new();
         for (expected, message) in (0..).zip(stored) {
@@ -222,7 +217,7 @@ mod tests {
     }
 
     /// Two producers, two queues; number 5 of the first has no outcome.
-    fn published() -> BTreeMap<Id, Option<(u32, u64)>> {
+    fn published() -> BTreeMap<Id, Option<Place>> {
         BTreeMap::from([
             (id(0, 3), Some((0, 0))),
             (id(1, 8), Some((0, 1))),
@@ -278,6 +273,26 @@ mod tests {
                 "{what}: {found:#?}"
             );
         }
+    }
+
+    #[test]
+    fn a_settled_message_may_come_to_nobody_who_joined_later() {
+        let history = History::default();
+        let body = id(0, 3).body();
+        history.sending(id(0, 3));
+        history.acknowledged(id(0, 3), (0, 0));
+        assert_eq!(history.undelivered(), [id(0, 3)]);
+        history.delivered("first", 0, (0, 0), &body);
+        history.settled(&body);
+        assert_eq!(history.undelivered(), []);
+        // It was on its way to the second when the first settled it.
+        history.delivered("second", 0, (0, 0), &body);
+        history.died();
+        history.delivered("second", 0, (0, 0), &body);
+        assert_eq!(history.check(&log(&[&[id(0, 3)]])), [""; 0]);
+        history.delivered("third", 1, (0, 0), &body);
+        let found = history.check(&log(&[&[id(0, 3)]]));
+        assert!(found[0].starts_with("third of life 1 got"), "{found:?}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tidegate_client::{Client, Consumer, ProducerOptions, Received, Settled};
+use tidegate_client::{Client, Consumer, Error, ProducerOptions, Received, Settled};
 use tidegate_model::{Message, QueueId};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -48,6 +48,8 @@ const KINDS: [Kind; 4] = [
 const KEYS: u64 = 16;
 /// Messages that a member settles together, about.
 const SETTLED_TOGETHER: usize = 100;
+/// One message in so many of a queue isn't acknowledged at first.
+const FAILS_EVERY: u64 = 37;
 
 /// Producers at work.
 pub(super) struct Load {
@@ -107,7 +109,7 @@ async fn publish(
         }
         for (id, sent) in pending {
             match sent.await {
-                Ok(sent) => history.acknowledged(id, &sent),
+                Ok(sent) => history.acknowledged(id, (sent.queue_index, sent.offset.0)),
                 // It is idempotent and sends again by itself: no death of the broker is its end.
                 Err(error) => history.violation(format!("{id:?} has no outcome: {error}")),
             }
@@ -169,28 +171,49 @@ async fn consume(
             }
         }
         for received in &batch {
-            history.delivered(&name, since, received);
+            history.delivered(&name, since, place(received), body(received));
         }
-        let handles: Vec<_> = batch
-            .iter()
-            .map(|received| received.handle.clone())
-            .collect();
-        let settled = match consumer.ack_many(&handles).await {
-            Ok(()) => consumer.settle().await,
-            Err(error) => Err(error),
-        };
-        match settled {
+        let (failed, done): (Vec<_>, Vec<_>) = batch.into_iter().partition(fails);
+        match settle(&consumer, &failed, &done).await {
             Ok(settled) => {
-                for received in batch
-                    .iter()
-                    .filter(|one| is_settled(one, &settled, &queues))
-                {
-                    history.settled(received);
+                for received in &done {
+                    if is_settled(received, &settled, &queues) {
+                        history.settled(body(received));
+                    }
                 }
             }
             Err(error) => return history.violation(format!("{name} can't settle: {error}")),
         }
     }
+}
+
+fn body(received: &Received) -> &[u8] {
+    received.message.body.as_deref().unwrap_or_default()
+}
+
+fn place(received: &Received) -> (u32, u64) {
+    (received.queue_index, received.offset.0)
+}
+
+/// Some messages fail when they come for the first time, and are parked for their second.
+fn fails(received: &Received) -> bool {
+    received.attempt == 1 && received.offset.0.is_multiple_of(FAILS_EVERY)
+}
+
+async fn settle(
+    consumer: &Consumer,
+    failed: &[Received],
+    done: &[Received],
+) -> Result<Settled, Error> {
+    for received in failed {
+        consumer.nack(&received.handle, None).await?;
+    }
+    let handles: Vec<_> = done
+        .iter()
+        .map(|received| received.handle.clone())
+        .collect();
+    consumer.ack_many(&handles).await?;
+    consumer.settle().await
 }
 
 /// Whether a message isn't among those that were refused.
