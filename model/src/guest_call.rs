@@ -10,7 +10,7 @@ mod reader;
 mod tests;
 
 pub use builder::{CallBuilder, GuestBatch};
-pub use reader::{Batches, CallBatch, GuestCall, GuestCallError};
+pub use reader::{Batches, CallBatch, CallRecords, GuestCall, GuestCallError};
 
 /// The version of the layout, first in every call; a guest's manifest names the one it reads.
 pub const LAYOUT: u32 = 1;

@@ -114,9 +114,7 @@ impl<'a> Batches<'a> {
             count,
             table,
             heads,
-            head_base: u32_at(prefix, 24) as usize,
             bodies: &padded[..body_len],
-            body_base: u32_at(prefix, 32) as usize,
         })
     }
 }
@@ -130,9 +128,7 @@ pub struct CallBatch<'a> {
     count: usize,
     table: &'a [u8],
     heads: &'a [u8],
-    head_base: usize,
     bodies: &'a [u8],
-    body_base: usize,
 }
 
 impl<'a> CallBatch<'a> {
@@ -178,30 +174,72 @@ impl<'a> CallBatch<'a> {
         self.bodies
     }
 
-    /// The record at `index` (from 0) of those here.
-    ///
-    /// # Panics
-    /// At or beyond [`Self::count`], and on tables that contradict the prefix: a host writes none.
+    /// All records here, in order; ends early on tables that contradict the prefix.
     #[must_use]
-    pub fn record(&self, index: usize) -> Record<'a> {
-        assert!(index < self.count, "record {index} of {}", self.count);
-        let at = index * TABLE_ENTRY_BYTES;
-        let entries = &self.table[at..at + 2 * TABLE_ENTRY_BYTES];
-        let heads = u32_at(entries, 4) as usize - self.head_base
-            ..u32_at(entries, TABLE_ENTRY_BYTES + 4) as usize - self.head_base;
-        let body = match self.bodies {
-            [] => &[][..],
-            bodies => {
-                &bodies[u32_at(entries, 8) as usize - self.body_base
-                    ..u32_at(entries, TABLE_ENTRY_BYTES + 8) as usize - self.body_base]
-            }
+    pub fn records(&self) -> CallRecords<'a> {
+        let (first, rest) = match self.table.split_first_chunk() {
+            Some((first, rest)) => (Entry::read(first), rest),
+            None => (Entry::default(), &[][..]),
         };
-        Record::new(u32_at(entries, 0), &self.heads[heads], body)
+        CallRecords {
+            left: self.count,
+            entry: first,
+            entries: rest,
+            heads: self.heads,
+            bodies: self.bodies,
+        }
     }
+}
 
-    /// All records here, in order.
-    pub fn records(&self) -> impl Iterator<Item = Record<'a>> {
-        let batch = *self;
-        (0..batch.count).map(move |index| batch.record(index))
+/// Iterator over the records of a batch in a call.
+#[derive(Clone, Debug)]
+pub struct CallRecords<'a> {
+    left: usize,
+    /// The entry of the record that is next.
+    entry: Entry,
+    /// Behind it.
+    entries: &'a [u8],
+    /// From that record on.
+    heads: &'a [u8],
+    bodies: &'a [u8],
+}
+
+impl<'a> Iterator for CallRecords<'a> {
+    type Item = Record<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let (entry, entries) = self.entries.split_first_chunk()?;
+        let next = Entry::read(entry);
+        let this = core::mem::replace(&mut self.entry, next);
+        self.entries = entries;
+        // What wraps here is too long below.
+        let head_len = next.head.wrapping_sub(this.head) as usize;
+        let (head, heads) = self.heads.split_at_checked(head_len)?;
+        self.heads = heads;
+        let body_len = match self.bodies {
+            [] => 0,
+            _ => next.body.wrapping_sub(this.body) as usize,
+        };
+        let (body, bodies) = self.bodies.split_at_checked(body_len)?;
+        self.bodies = bodies;
+        Some(Record::new(this.delta, head, body))
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    delta: u32,
+    head: u32,
+    body: u32,
+}
+
+impl Entry {
+    fn read(bytes: &[u8; TABLE_ENTRY_BYTES]) -> Self {
+        Self {
+            delta: u32_at(bytes, 0),
+            head: u32_at(bytes, 4),
+            body: u32_at(bytes, 8),
+        }
     }
 }

@@ -89,8 +89,9 @@ fn heads_only_has_windows_of_length_zero() {
     assert!(!call.has_bodies());
     let read = call.batches().next().unwrap().unwrap();
     assert_eq!(read.body_bytes(), b"");
-    assert_eq!(read.record(2).tag(), Some("t2"));
-    assert_eq!(read.record(2).body(), Some(&b""[..]));
+    let last = read.records().nth(2).unwrap();
+    assert_eq!((last.tag(), last.body()), (Some("t2"), Some(&b""[..])));
+    assert_eq!(read.records().count(), 3);
 }
 
 #[test]
@@ -118,6 +119,24 @@ fn bad_calls_are_refused() {
             call.batches().next().unwrap().unwrap_err(),
             GuestCallError::Truncated
         );
+    }
+}
+
+#[test]
+fn tables_that_contradict_the_prefix_end_the_records() {
+    let bytes = section_bytes(3);
+    let mut builder = CallBuilder::new();
+    builder.begin(Timestamp(0), true);
+    let batch = GuestBatch::new(parse(&bytes, 3), Offset(0), Timestamp(0));
+    builder.push(&batch, 0, 3);
+    let good = builder.finish().to_vec();
+    let table = CALL_HEADER_BYTES + BATCH_PREFIX_BYTES;
+    for (at, left) in [(table + 12 + 4, 0), (table + 24 + 8, 1)] {
+        let mut bad = good.clone();
+        bad[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+        let call = GuestCall::parse(&bad).unwrap();
+        let read = call.batches().next().unwrap().unwrap();
+        assert_eq!(read.records().count(), left);
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
 use crate::id::Timestamp;
 use crate::limits::HEAD_BYTES_MAX;
 use crate::message::Message;
-use crate::property::ValueRef;
+use crate::property::{TYPE_BYTES, TYPE_STRING, ValueRef};
 
 /// A record of a validated section: head and body where they lie.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +67,15 @@ impl<'a> Record<'a> {
         (self.flags() & HEAD_FLAG_TAG != 0).then(|| text(&self.head[start..start + self.tag_len()]))
     }
 
+    /// Whether it has this tag: cheaper than [`Self::tag`], which looks whether the text is UTF-8.
+    #[must_use]
+    #[inline]
+    pub fn has_tag(&self, tag: &str) -> bool {
+        let start = self.fixed_len();
+        self.flags() & HEAD_FLAG_TAG != 0
+            && same(&self.head[start..start + self.tag_len()], tag.as_bytes())
+    }
+
     /// The message group.
     #[must_use]
     pub fn group(&self) -> Option<&'a str> {
@@ -80,7 +89,7 @@ impl<'a> Record<'a> {
     pub fn keys(&self) -> Keys<'a> {
         let start = self.fixed_len() + self.tag_len() + self.group_len();
         Keys {
-            left: u16_at(self.head, 24),
+            left: usize::from(self.fixed_u16(24)),
             rest: &self.head[start..],
         }
     }
@@ -88,19 +97,35 @@ impl<'a> Record<'a> {
     /// The properties, in the producer's order.
     #[must_use]
     pub fn properties(&self) -> Properties<'a> {
-        let mut keys = self.keys();
-        while keys.next().is_some() {}
-        Properties {
-            left: u16_at(self.head, 26),
-            rest: keys.rest,
-        }
+        Properties(self.raw_properties())
     }
 
     /// The first property of this name.
     #[must_use]
+    #[inline]
     pub fn property(&self, name: &str) -> Option<ValueRef<'a>> {
-        self.properties()
-            .find_map(|(found, value)| (found == name).then_some(value))
+        self.property_values(name).next()
+    }
+
+    /// The values of all properties of this name, in the producer's order. Only these are decoded.
+    #[inline]
+    pub fn property_values(&self, name: &str) -> impl Iterator<Item = ValueRef<'a>> {
+        let mut properties = self.raw_properties();
+        core::iter::from_fn(move || properties.next_named(name)).map(RawProperty::decode)
+    }
+
+    /// Whether a property of this name has this text, as a string or as bytes: cheaper than comparing
+    /// its value, which looks whether the text is UTF-8.
+    #[must_use]
+    #[inline]
+    pub fn has_text(&self, name: &str, text: &str) -> bool {
+        let mut properties = self.raw_properties();
+        while let Some(raw) = properties.next_named(name) {
+            if matches!(raw.kind, TYPE_STRING | TYPE_BYTES) && same(raw.value, text.as_bytes()) {
+                return true;
+            }
+        }
+        false
     }
 
     /// An owned copy.
@@ -121,20 +146,44 @@ impl<'a> Record<'a> {
         }
     }
 
+    #[inline]
+    fn raw_properties(&self) -> RawProperties<'a> {
+        let mut keys = self.keys();
+        while keys.next().is_some() {}
+        RawProperties {
+            left: usize::from(self.fixed_u16(26)),
+            rest: keys.rest,
+        }
+    }
+
+    #[inline]
     fn flags(&self) -> u16 {
-        u16_at(self.head, 6)
+        self.fixed_u16(6)
     }
 
+    #[inline]
     fn fixed_len(&self) -> usize {
-        usize::from(u16_at(self.head, 4))
+        usize::from(self.fixed_u16(4))
     }
 
+    #[inline]
     fn tag_len(&self) -> usize {
-        usize::from(u16_at(self.head, 30))
+        usize::from(self.fixed_u16(30))
     }
 
+    #[inline]
     fn group_len(&self) -> usize {
-        usize::from(u16_at(self.head, 32))
+        usize::from(self.fixed_u16(32))
+    }
+
+    /// A u16 of the fixed part. Reads over a known length, so that bounds are checked once.
+    #[inline]
+    fn fixed_u16(&self, at: usize) -> u16 {
+        let fixed: &[u8; HEAD_FIXED_BYTES] = self
+            .head
+            .first_chunk()
+            .expect("validation has seen a whole fixed part");
+        u16_at(fixed, at)
     }
 }
 
@@ -146,17 +195,18 @@ fn text(bytes: &[u8]) -> &str {
 /// Iterator over a record's keys.
 #[derive(Clone, Debug)]
 pub struct Keys<'a> {
-    left: u16,
+    left: usize,
     rest: &'a [u8],
 }
 
 impl<'a> Iterator for Keys<'a> {
     type Item = &'a [u8];
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
-        let len = u32_at(self.rest, 0) as usize;
-        let (key, rest) = self.rest[4..].split_at(len);
+        let (len, rest) = self.rest.split_first_chunk()?;
+        let (key, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
         self.rest = rest;
         Some(key)
     }
@@ -164,24 +214,91 @@ impl<'a> Iterator for Keys<'a> {
 
 /// Iterator over a record's properties.
 #[derive(Clone, Debug)]
-pub struct Properties<'a> {
-    left: u16,
-    rest: &'a [u8],
-}
+pub struct Properties<'a>(RawProperties<'a>);
 
 impl<'a> Iterator for Properties<'a> {
     type Item = (&'a str, ValueRef<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.left = self.left.checked_sub(1)?;
-        let name_len = usize::from(u16_at(self.rest, 0));
-        let kind = self.rest[2];
-        let value_len = u32_at(self.rest, 4) as usize;
-        let (name, rest) = self.rest[8..].split_at(name_len);
-        let (value, rest) = rest.split_at(value_len);
-        self.rest = rest;
-        let value = ValueRef::decode(kind, value).unwrap_or(ValueRef::Unknown(kind, value));
-        Some((text(name), value))
+        let raw = self.0.next()?;
+        Some((text(raw.name), raw.decode()))
+    }
+}
+
+/// Properties as they lie: passing over one reads its lengths and nothing else.
+#[derive(Clone, Debug)]
+struct RawProperties<'a> {
+    left: usize,
+    rest: &'a [u8],
+}
+
+#[derive(Clone, Copy)]
+struct RawProperty<'a> {
+    name: &'a [u8],
+    kind: u8,
+    value: &'a [u8],
+}
+
+impl<'a> RawProperties<'a> {
+    #[inline]
+    fn next(&mut self) -> Option<RawProperty<'a>> {
+        self.next_where(|_| true)
+    }
+
+    /// The next property whose name passes, by its length first.
+    #[inline]
+    fn next_named(&mut self, name: &str) -> Option<RawProperty<'a>> {
+        loop {
+            let raw = self.next_where(|len| len == name.len())?;
+            if same(raw.name, name.as_bytes()) {
+                return Some(raw);
+            }
+        }
+    }
+
+    #[inline]
+    fn next_where(&mut self, fits: impl Fn(usize) -> bool) -> Option<RawProperty<'a>> {
+        while self.left > 0 {
+            self.left -= 1;
+            let rest = self.rest;
+            // Name length, type, zero, value length: one read instead of three.
+            let frame = u64::from_le_bytes(*rest.first_chunk()?);
+            let name_len = (frame & 0xffff) as usize;
+            let value_len = (frame >> 32) as usize;
+            let end = (8 + name_len).wrapping_add(value_len);
+            self.rest = rest.get(end..)?;
+            if fits(name_len) {
+                return Some(RawProperty {
+                    name: rest.get(8..8 + name_len)?,
+                    kind: (frame >> 16 & 0xff) as u8,
+                    value: rest.get(8 + name_len..end)?,
+                });
+            }
+        }
+        None
+    }
+}
+
+impl<'a> RawProperty<'a> {
+    fn decode(self) -> ValueRef<'a> {
+        ValueRef::decode(self.kind, self.value).unwrap_or(ValueRef::Unknown(self.kind, self.value))
+    }
+}
+
+/// Equality, for the short texts that names, tags and most values are, without the call and the loop
+/// that `==` on slices is where no fast `memcmp` exists: in guests.
+#[inline]
+fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    // The chunks from both ends overlap and together cover all bytes.
+    match a.len() {
+        0..2 => a.first() == b.first(),
+        2..4 => a.first_chunk::<2>() == b.first_chunk() && a.last_chunk::<2>() == b.last_chunk(),
+        4..8 => a.first_chunk::<4>() == b.first_chunk() && a.last_chunk::<4>() == b.last_chunk(),
+        8..=16 => a.first_chunk::<8>() == b.first_chunk() && a.last_chunk::<8>() == b.last_chunk(),
+        _ => a == b,
     }
 }
 

@@ -28,6 +28,8 @@ struct Match {
     property: String,
     text: String,
     number: Option<f64>,
+    /// Only texts can match, which is quicker to find.
+    plain: bool,
 }
 
 fn parse(config: &[u8]) -> Result<Match, String> {
@@ -42,24 +44,28 @@ fn parse(config: &[u8]) -> Result<Match, String> {
         Wanted::Number(number) => number.to_string(),
         Wanted::Bool(truth) => truth.to_string(),
     };
+    let number: Option<f64> = text.parse().ok();
     Ok(Match {
         property: config.property,
-        number: text.parse().ok(),
+        plain: number.is_none() && !matches!(text.as_str(), "" | "true" | "false"),
+        number,
         text,
     })
 }
 
 fn keep(wanted: &Match, message: &Message<'_>) -> bool {
-    message
-        .properties()
-        .any(|(name, value)| name == wanted.property && wanted.is(value))
+    message.has_text(&wanted.property, &wanted.text)
+        || !wanted.plain
+            && message
+                .property_values(&wanted.property)
+                .any(|value| wanted.is(value))
 }
 
 impl Match {
+    /// Whether a value that is no text matches.
     fn is(&self, value: ValueRef<'_>) -> bool {
         match value {
-            ValueRef::Str(text) => text == self.text,
-            ValueRef::Bytes(bytes) | ValueRef::Unknown(_, bytes) => bytes == self.text.as_bytes(),
+            ValueRef::Str(_) | ValueRef::Bytes(_) | ValueRef::Unknown(..) => false,
             ValueRef::Bool(truth) => self.text == if truth { "true" } else { "false" },
             ValueRef::Null => self.text.is_empty(),
             // Integers beyond 2^53 are told apart by their digits.

@@ -36,15 +36,27 @@ impl fmt::Debug for Judge {
 
 fn check(bytes: &[u8], keep: &impl Fn(&Message<'_>) -> bool) -> Result<Vec<u8>, String> {
     let call = GuestCall::parse(bytes).map_err(|error| error.to_string())?;
-    let mut verdict = vec![0; verdict_bytes(call.records())];
-    let mut index = 0;
+    let mut verdict = Vec::with_capacity(verdict_bytes(call.records()));
+    let (mut judged, mut bits) = (0, 0);
     for batch in call.batches() {
         let batch = batch.map_err(|error| error.to_string())?;
         for record in batch.records() {
-            let kept = keep(&Message::new(&call, &batch, record));
-            verdict[index / 8] |= u8::from(kept) << (index % 8);
-            index += 1;
+            bits |= u8::from(keep(&Message::new(&call, &batch, record))) << (judged % 8);
+            judged += 1;
+            if judged % 8 == 0 {
+                verdict.push(std::mem::take(&mut bits));
+            }
         }
     }
-    Ok(verdict)
+    if judged % 8 != 0 {
+        verdict.push(bits);
+    }
+    if judged == call.records() {
+        Ok(verdict)
+    } else {
+        Err(format!(
+            "the call announces {} records and has {judged}",
+            call.records()
+        ))
+    }
 }

@@ -31,6 +31,12 @@ impl<'a> Message<'a> {
         self.record.tag()
     }
 
+    /// Whether it has this tag: cheaper than comparing [`Self::tag`], which is made text first.
+    #[must_use]
+    pub fn has_tag(&self, tag: &str) -> bool {
+        self.record.has_tag(tag)
+    }
+
     /// The message group: what it is ordered by.
     #[must_use]
     pub fn group(&self) -> Option<&'a str> {
@@ -53,6 +59,18 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn property(&self, name: &str) -> Option<ValueRef<'a>> {
         self.record.property(name)
+    }
+
+    /// Whether a property of this name has this text, as a string or as bytes: cheaper than comparing
+    /// [`Self::property`], which is made text first.
+    #[must_use]
+    pub fn has_text(&self, name: &str, text: &str) -> bool {
+        self.record.has_text(name, text)
+    }
+
+    /// The values of all properties of this name, in the producer's order.
+    pub fn property_values(&self, name: &str) -> impl Iterator<Item = ValueRef<'a>> {
+        self.record.property_values(name)
     }
 
     /// All properties, in the producer's order; names may repeat.

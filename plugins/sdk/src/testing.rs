@@ -23,7 +23,8 @@ pub fn with_message<R>(sample: &Sample, look: impl FnOnce(&Message<'_>) -> R) ->
         .next()
         .expect("a call of one batch")
         .expect("a batch that was just written");
-    look(&Message::new(&call, &batch, batch.record(0)))
+    let record = batch.records().next().expect("a batch of one record");
+    look(&Message::new(&call, &batch, record))
 }
 
 /// Runs a whole filter, as [`crate::filter!`] exports it, on samples (none just tries the
@@ -122,6 +123,10 @@ mod tests {
                 (message.tag(), message.group()),
                 (Some("UA"), Some("N14228"))
             );
+            assert!(message.has_tag("UA") && !message.has_tag("U") && !message.has_tag(""));
+            assert!(message.has_text("dest", "IAH") && !message.has_text("dest", "LAX"));
+            assert!(!message.has_text("distance", "1400"), "a number is no text");
+            assert_eq!(message.property_values("dest").count(), 1);
             assert_eq!(message.key(), Some(&b"first"[..]));
             assert_eq!(message.keys().count(), 2);
             assert_eq!(message.property("distance"), Some(ValueRef::I64(1400)));
