@@ -30,7 +30,7 @@ fn message(index: usize, body: usize) -> Message {
         .property("tenant", Value::String("acme".to_owned()))
         .property(
             "region",
-            Value::String(if index % 4 == 0 { "eu" } else { "us" }.to_owned()),
+            Value::String(if index.is_multiple_of(4) { "eu" } else { "us" }.to_owned()),
         )
         .property("size", Value::I64(1400))
         .property("retry", Value::Bool(false))
