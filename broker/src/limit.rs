@@ -64,7 +64,7 @@ pub const PASSED_RECORDS: u64 = 65_536;
 /// Longest time, in ms, before such an advance is logged.
 pub const PASSED_MS: i64 = 5_000;
 
-/// Pairs of producer and queue that a shard remembers.
+/// Pairs of producer and queue that a shard remembers; beyond it the idlest are forgotten.
 pub const PRODUCERS_MAX: usize = 65_536;
 /// A pair of producer and queue is forgotten after this many ms without a batch.
 pub const PRODUCER_IDLE_MS: i64 = 24 * 60 * 60 * 1_000;

@@ -7,7 +7,7 @@ use tidegate_model::{Code, ProducerEpoch, ProducerId, QueueId, Sequence, ShardId
 use super::producers::{Outcome, Producer, Producers};
 use super::{Admission, Appended};
 use crate::catalog::{Catalog, no_topic};
-use crate::limit::{OUTCOMES_MAX, PRODUCERS_MAX};
+use crate::limit::OUTCOMES_MAX;
 use crate::refusal::Refusal;
 use crate::reply::{Level, Published};
 use crate::request::Publish;
@@ -106,12 +106,7 @@ impl Admissions {
         let (epoch, next) = match (last, stored) {
             (Some(last), _) => (last.epoch, last.sequence + u64::from(last.count)),
             (None, Some(stored)) => (stored.epoch, stored.next),
-            (None, None) => {
-                if known.len() >= PRODUCERS_MAX {
-                    return Err(full(request, shard));
-                }
-                (request.producer_epoch, 0)
-            }
+            (None, None) => (request.producer_epoch, 0),
         };
         if request.producer_epoch < epoch {
             return Err(fenced(request.producer, request.producer_epoch, epoch));
@@ -300,17 +295,6 @@ fn read_only(request: &Publish) -> Refusal {
         code::DEAD_LETTER_READ_ONLY,
         format!("topic {} is written by the broker alone", request.topic),
     )
-}
-
-fn full(request: &Publish, shard: ShardId) -> Refusal {
-    Refusal::new(
-        code::LIMIT_REACHED,
-        format!(
-            "shard {shard} remembers {PRODUCERS_MAX} pairs of producer and queue, as many as it may; producer {} would be one more",
-            request.producer
-        ),
-    )
-    .hint("Keep producers open instead of opening one per message; idle ones are forgotten after a day.")
 }
 
 fn overloaded(request: &Publish) -> Refusal {

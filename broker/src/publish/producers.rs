@@ -5,10 +5,15 @@ use std::collections::{BTreeMap, VecDeque};
 use tidegate_model::{Offset, ProducerEpoch, ProducerId, QueueId, Seq, Timestamp};
 
 use super::Appended;
-use crate::limit::{OUTCOMES_MAX, OUTCOMES_MIN, OUTCOMES_SHARD_MAX, PRODUCER_IDLE_MS};
+use crate::limit::{
+    OUTCOMES_MAX, OUTCOMES_MIN, OUTCOMES_SHARD_MAX, PRODUCER_IDLE_MS, PRODUCERS_MAX,
+};
 
 /// Time between two searches for idle producers, in ms.
 const SWEEP_MS: i64 = 60 * 1_000;
+
+/// A full shard forgets one in this many of its producers.
+const FORGOTTEN_SHARE: usize = 16;
 
 /// Every producer of a shard's queues.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,10 +62,6 @@ impl Producers {
         self.of.get(&(queue, producer))
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.of.len()
-    }
-
     /// Remembers a stored batch. Time is the batch's own, so that replay forgets what live forgot.
     pub(crate) fn apply(&mut self, appended: &Appended) {
         self.sweep(appended.append_time);
@@ -99,6 +100,19 @@ impl Producers {
             seq: appended.seq,
             base_offset: appended.base_offset,
         });
+        if self.of.len() > PRODUCERS_MAX {
+            self.forget_idlest();
+        }
+    }
+
+    /// Makes room: those without a batch for the longest time go, several at once, so that a full
+    /// shard doesn't search for each new producer.
+    fn forget_idlest(&mut self) {
+        let mut by_age: Vec<_> = self.of.iter().map(|(key, p)| (p.last, *key)).collect();
+        by_age.sort_unstable();
+        for (_, key) in by_age.into_iter().take(PRODUCERS_MAX / FORGOTTEN_SHARE) {
+            self.forget(key);
+        }
     }
 
     /// Forgets a queue that was removed.
@@ -132,6 +146,45 @@ impl Producers {
     fn forget(&mut self, key: (QueueId, ProducerId)) {
         if let Some(producer) = self.of.remove(&key) {
             self.extra -= producer.outcomes.len().saturating_sub(OUTCOMES_MIN);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_model::{Sequence, ShardId};
+
+    #[test]
+    fn a_full_shard_forgets_the_idlest_and_takes_the_new() {
+        let mut producers = Producers::default();
+        let mut store = |producer: u64, at: i64| {
+            producers.apply(&Appended {
+                shard: ShardId(1),
+                queue: QueueId(1),
+                seq: Seq(1),
+                base_offset: Offset(0),
+                span: 1,
+                count: 1,
+                producer: ProducerId(producer),
+                epoch: ProducerEpoch(0),
+                sequence: Sequence(0),
+                append_time: Timestamp(at),
+            });
+        };
+        let many = u64::try_from(PRODUCERS_MAX).unwrap();
+        for producer in 1..=many {
+            store(producer, i64::try_from(producer).unwrap());
+        }
+        store(1, i64::try_from(many).unwrap() + 1);
+        store(many + 1, i64::try_from(many).unwrap() + 2);
+        assert!(producers.of.len() < PRODUCERS_MAX);
+        assert!(producers.get(QueueId(1), ProducerId(2)).is_none());
+        for kept in [1, many, many + 1] {
+            assert!(
+                producers.get(QueueId(1), ProducerId(kept)).is_some(),
+                "{kept}"
+            );
         }
     }
 }
