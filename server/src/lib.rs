@@ -1,8 +1,8 @@
 //! A Tidegate node, put together: store, broker, plugin host and front ends.
 //!
 //! [`Server::start`] opens a data folder and serves it. Inside, connections' threads check and
-//! authorize ([`node`]), one owner thread changes state and appends ([`owner`]), and workers read
-//! the log and run guests ([`worker`]).
+//! authorize (`node`), one owner thread changes state and appends (`owner`), and workers read
+//! the log and run guests (`worker`).
 
 mod config;
 mod error;

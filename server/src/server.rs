@@ -196,7 +196,11 @@ fn make_folder(config: &Config) -> Result<(), StartError> {
             path: config.data.clone(),
             source: error,
         }),
-        _ => Ok(()),
+        _ if config.data.is_dir() => Ok(()),
+        _ => Err(StartError::Folder {
+            path: config.data.clone(),
+            source: io::ErrorKind::NotADirectory.into(),
+        }),
     }
 }
 
