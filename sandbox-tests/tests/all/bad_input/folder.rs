@@ -82,8 +82,8 @@ fn a_folder_that_is_a_file_is_named() {
         &finished,
         &expect![[r#"
         exit 1
-        error[TG0001]: plugin host: the compile cache "FOLDER/not-a-folder/compiled" can't be used: Not a directory (os error 20)
-          hint: run `tidegate help TG0001`
+        error[TG0604]: data folder FOLDER/not-a-folder: not a directory
+          hint: choose a folder that this user may write: --data DIR
     "#]],
     );
 }
