@@ -1,6 +1,7 @@
 //! Appending: one owner numbers batches, places them and hands them to the flush thread.
 
 mod marks;
+mod trims;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,8 +24,10 @@ use crate::segment::{Preparer, Spare, WritableSegment};
 use crate::snapshot::Checkpoint;
 use crate::sync::write;
 use crate::threads::Threads;
+use crate::trim::{QUEUE_REMOVED, TrimRow};
 use crate::vfs::LockGuard;
 use marks::Marks;
+use trims::trims_of;
 
 /// The log's one owner. Dropping it writes out what was appended, ends the store's threads and
 /// gives the folder's lock back.
@@ -59,7 +62,10 @@ pub(crate) struct InFlight {
     end: u64,
     segment_base: u64,
     term: Term,
-    delta: Delta,
+    queue: QueueId,
+    entry: Entry,
+    /// The rows of a trim record.
+    trims: Vec<TrimRow>,
 }
 
 pub(crate) struct LastCheckpoint {
@@ -185,6 +191,10 @@ impl Appender {
 
                 let base = appender.active.segment.base();
                 appender.tails[shard_at] = (batch.term, seq);
+                let trims = trims_of(batch).expect("checked with the unit");
+                for row in trims.iter().filter(|row| row.start == QUEUE_REMOVED) {
+                    appender.queue_tails.remove(&row.queue);
+                }
                 if batch.queue.0 != 0 {
                     let next = base_offset.plus(u64::from(batch.span));
                     appender.queue_tails.insert(batch.queue, next.0);
@@ -193,10 +203,9 @@ impl Appender {
                     end,
                     segment_base: base,
                     term: batch.term,
-                    delta: Delta {
-                        queue: batch.queue,
-                        entry: Entry::of(&header, base),
-                    },
+                    queue: batch.queue,
+                    entry: Entry::of(&header, base),
+                    trims,
                 });
                 appender.appended.push(Appended {
                     seq: Seq(seq),
@@ -228,6 +237,7 @@ impl Appender {
             if batch.kind.is_local() {
                 return Err(AppendError::LocalKind);
             }
+            self.check_trims(batch)?;
             bytes += stored_bytes(batch.section.len());
         }
         let max = self.config.unit_bytes_max();
@@ -366,14 +376,18 @@ impl Appender {
         {
             let mut index = write(&self.shared.index.state);
             while let Some(next) = self.in_flight.pop_front_if(|next| next.end <= durable.0) {
-                let entry = &next.delta.entry;
+                let (queue, entry) = (next.queue, next.entry);
                 self.settled_tails[entry.shard as usize] = (next.term, entry.seq);
-                if let Some(sealed) = index.push(next.segment_base, next.delta) {
+                if let Some(sealed) = index.push(next.segment_base, queue, entry) {
                     self.deltas.clear();
                     self.table_due = true;
                     self.shared.files.add(Job::Index(sealed));
                 }
-                self.deltas.push(next.delta);
+                self.deltas.push(Delta::Batch { queue, entry });
+                for row in next.trims {
+                    index.trim(row);
+                    self.deltas.push(Delta::Trim(row));
+                }
             }
             self.last_checkpoint.stale = true;
         }
@@ -407,7 +421,10 @@ impl Appender {
         let tails = self.settled_tails.iter().enumerate();
         let (table, newest_segment) = {
             let index = crate::sync::read(&self.shared.index.state);
-            (self.table_due.then(|| index.table()), index.newest.base())
+            (
+                self.table_due.then(|| index.table(self.deltas.len())),
+                index.newest.base(),
+            )
         };
         self.shared.files.add(Job::Checkpoint(Checkpoint {
             position: LogPosition(self.settled),

@@ -24,6 +24,8 @@ pub enum Kind {
     Catalog = 4,
     /// Births and epochs of producers.
     Producer = 5,
+    /// Raised starts of queues, see [`crate::trim`].
+    Trim = 6,
     /// Local: the rest of a segment, left empty.
     Pad = 128,
     /// Local: says how much is durable when nothing else follows.
@@ -45,6 +47,7 @@ impl Kind {
             3 => Self::Group,
             4 => Self::Catalog,
             5 => Self::Producer,
+            6 => Self::Trim,
             128 => Self::Pad,
             129 => Self::DurableMark,
             130 => Self::Open,
@@ -166,4 +169,6 @@ pub struct QueueBounds {
     pub start: Offset,
     /// The first not yet durable, exclusive bound of what may be read.
     pub next: Offset,
+    /// Stored bytes of the batches between: headers, sections and padding.
+    pub bytes: u64,
 }

@@ -4,8 +4,11 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tidegate_model::{Offset, QueueId};
+
 use crate::folder::FORMAT_VERSION;
 use crate::position::LogPosition;
+use crate::trim::TrimError;
 
 /// Why a data folder can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +127,19 @@ pub enum AppendError {
         shard: u32,
         /// How many there are.
         shards: u32,
+    },
+    /// Rows that are no trim record.
+    #[error("a trim can't be appended: {0}")]
+    BadTrim(#[from] TrimError),
+    /// A trim of what is not durable yet, or was never appended.
+    #[error("queue {queue} can't begin at {start}: it goes to {next}, exclusive")]
+    TrimAhead {
+        /// The queue.
+        queue: QueueId,
+        /// Where it was to begin.
+        start: Offset,
+        /// The first offset that isn't durable.
+        next: Offset,
     },
     /// A pad, mark or open record, which only the store itself writes.
     #[error("a local record can't be appended")]

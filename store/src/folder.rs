@@ -7,7 +7,7 @@ use crate::error::OpenError;
 use crate::vfs::{LockGuard, Vfs};
 
 /// Version of everything in the folder.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 const FORMAT_FILE: &str = "FORMAT";
 const LOCK_FILE: &str = "LOCK";

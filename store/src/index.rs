@@ -19,15 +19,16 @@ use tidegate_model::{Offset, QueueId, Seq, ShardId, Timestamp};
 
 use crate::batch::IndexEntry;
 use crate::bytes_at::{i64_at, put, u16_at, u32_at, u64_at};
-use crate::header::{ALIGN, BatchHeader};
+use crate::header::{ALIGN, BatchHeader, stored_bytes};
 use crate::id_map::QueueMap;
 use crate::position::LogPosition;
+use crate::trim::{QUEUE_REMOVED, TrimRow};
 
 pub(crate) use lookup::Index;
-pub(crate) use memory::MemoryIndex;
+pub(crate) use memory::{MemoryIndex, NO_PLACE};
 pub use qix::{Qix, QixError};
-pub(crate) use sealed::SealedIndex;
-pub(crate) use table::Table;
+pub(crate) use sealed::{Run, SealedIndex};
+pub(crate) use table::{SegmentRow, Table};
 
 /// Stands where there is no earlier segment.
 pub(crate) const NO_SEGMENT: u64 = u64::MAX;
@@ -70,6 +71,11 @@ impl Entry {
 
     pub(crate) fn end_offset(&self) -> u64 {
         self.base_offset.saturating_add(u64::from(self.span))
+    }
+
+    /// Bytes that its batch takes in the log.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        stored_bytes(self.section_len as usize)
     }
 
     pub(crate) fn public(&self, segment_base: u64) -> IndexEntry {
@@ -121,38 +127,58 @@ pub(crate) fn position_of(segment_base: u64, place: u32) -> LogPosition {
     LogPosition(segment_base + u64::from(place) * ALIGN as u64)
 }
 
-/// A settled batch: what checkpoints carry of the newest segment's index.
+/// What checkpoints carry of the newest segment: its batches, and what was trimmed meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Delta {
-    pub(crate) queue: QueueId,
-    pub(crate) entry: Entry,
+pub(crate) enum Delta {
+    Batch { queue: QueueId, entry: Entry },
+    Trim(TrimRow),
 }
 
 impl Delta {
+    /// A trim has its start and bytes where an entry has base offset and tag bits, and no place.
     pub(crate) fn encode(&self) -> [u8; DELTA_BYTES] {
         let mut bytes = [0; DELTA_BYTES];
-        put(&mut bytes, 0, &self.queue.0.to_le_bytes());
-        put(&mut bytes, 8, &self.entry.encode());
+        match self {
+            Self::Batch { queue, entry } => {
+                put(&mut bytes, 0, &queue.0.to_le_bytes());
+                put(&mut bytes, 8, &entry.encode());
+            }
+            Self::Trim(row) => {
+                put(&mut bytes, 0, &row.queue.0.to_le_bytes());
+                put(&mut bytes, 8, &row.start.0.to_le_bytes());
+                put(&mut bytes, 16, &row.bytes.to_le_bytes());
+            }
+        }
         bytes
     }
 
     /// Reads a delta; `bytes` has at least [`DELTA_BYTES`].
     pub(crate) fn decode(bytes: &[u8]) -> Self {
-        Self {
-            queue: QueueId(u64_at(bytes, 0)),
-            entry: Entry::decode(&bytes[8..]),
+        let queue = QueueId(u64_at(bytes, 0));
+        let entry = Entry::decode(&bytes[8..]);
+        if entry.place == NO_PLACE {
+            return Self::Trim(TrimRow {
+                queue,
+                start: Offset(entry.base_offset),
+                bytes: entry.tag_bits,
+            });
         }
+        Self::Batch { queue, entry }
     }
 }
 
-/// What the index knows of a queue beside its entries.
+/// What the index knows of a queue beside its entries. A node may have a million of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct QueueState {
     pub(crate) start: u64,
     pub(crate) next: u64,
     /// The newest sealed segment that holds entries of it.
     pub(crate) sealed_last: u64,
+    /// Stored bytes of its batches from `start` on.
+    pub(crate) bytes: u64,
 }
+
+const _: () = assert!(size_of::<QueueState>() <= 40);
 
 /// First and last seq that a segment holds of a shard, both inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,8 +188,28 @@ pub(crate) struct SeqBounds {
     pub(crate) last: u64,
 }
 
+/// First and last append time of a segment's batches, in ms, both inclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AppendTimes {
+    pub(crate) first: i64,
+    pub(crate) last: i64,
+}
+
+impl AppendTimes {
+    fn add(times: &mut Option<Self>, time: i64) {
+        let times = times.get_or_insert(Self {
+            first: time,
+            last: time,
+        });
+        times.first = times.first.min(time);
+        times.last = times.last.max(time);
+    }
+}
+
 pub(crate) struct IndexState {
     pub(crate) queues: QueueMap<QueueState>,
+    /// The sum of all queues' bytes.
+    pub(crate) live_bytes: u64,
     pub(crate) newest: MemoryIndex,
     pub(crate) sealed: BTreeMap<u64, Arc<SealedIndex>>,
 }
@@ -172,6 +218,7 @@ impl IndexState {
     pub(crate) fn new(base: u64) -> Self {
         Self {
             queues: QueueMap::default(),
+            live_bytes: 0,
             newest: MemoryIndex::new(base),
             sealed: BTreeMap::new(),
         }
@@ -183,28 +230,75 @@ impl IndexState {
 
     /// Takes a batch in. Where it is the first of a new segment, the one before is sealed and
     /// comes back, for its file to be written.
-    pub(crate) fn push(&mut self, segment_base: u64, delta: Delta) -> Option<Arc<SealedIndex>> {
+    pub(crate) fn push(
+        &mut self,
+        segment_base: u64,
+        queue: QueueId,
+        entry: Entry,
+    ) -> Option<Arc<SealedIndex>> {
         let sealed = (self.newest.base() != segment_base).then(|| self.seal(segment_base));
-        let Delta { queue, entry } = delta;
+        let Some(replaced) = self.put(queue, entry) else {
+            return sealed;
+        };
+        let state = self.queues.entry(queue).or_insert(QueueState {
+            start: entry.base_offset,
+            next: entry.base_offset,
+            sealed_last: NO_SEGMENT,
+            bytes: 0,
+        });
+        state.next = entry.end_offset();
+        let added = |bytes: u64| {
+            bytes
+                .saturating_sub(replaced)
+                .saturating_add(entry.stored_bytes())
+        };
+        state.bytes = added(state.bytes);
+        self.live_bytes = added(self.live_bytes);
+        sealed
+    }
+
+    /// Puts a batch into the newest segment's index. If it is one of a queue, the bytes of those
+    /// that it replaces come back.
+    fn put(&mut self, queue: QueueId, entry: Entry) -> Option<u64> {
         self.newest
             .put_seq(ShardId(entry.shard), entry.seq, entry.place);
-        if queue.0 != 0 && entry.span > 0 {
-            let state = self.queues.entry(queue).or_insert(QueueState {
-                start: entry.base_offset,
-                next: entry.base_offset,
-                sealed_last: NO_SEGMENT,
-            });
-            self.newest.put(queue, state.sealed_last, entry);
-            state.next = entry.end_offset();
+        if queue.0 == 0 || entry.span == 0 {
+            return None;
         }
-        sealed
+        let state = self.queues.get(&queue);
+        let previous = state.map_or(NO_SEGMENT, |state| state.sealed_last);
+        Some(self.newest.put(queue, previous, entry))
+    }
+
+    /// Raises a queue's start, or forgets the queue. A row that would lower it changes nothing.
+    pub(crate) fn trim(&mut self, row: TrimRow) {
+        let gone = if row.start == QUEUE_REMOVED {
+            self.queues.remove(&row.queue).map(|state| state.bytes)
+        } else {
+            self.queues.get_mut(&row.queue).and_then(|state| {
+                let start = row.start.0.min(state.next);
+                if start <= state.start {
+                    return None;
+                }
+                // A damaged range may have kept a batch from being counted; nothing is left behind.
+                let gone = if start == state.next {
+                    state.bytes
+                } else {
+                    row.bytes.min(state.bytes)
+                };
+                state.start = start;
+                state.bytes -= gone;
+                Some(gone)
+            })
+        };
+        self.live_bytes = self.live_bytes.saturating_sub(gone.unwrap_or(0));
     }
 
     fn seal(&mut self, next_base: u64) -> Arc<SealedIndex> {
         let memory = std::mem::replace(&mut self.newest, MemoryIndex::new(next_base));
         let base = memory.base();
         for queue in memory.queue_ids() {
-            if let Some(state) = self.queues.get_mut(&queue) {
+            if let Some(state) = self.queues.get_mut(queue) {
                 state.sealed_last = base;
             }
         }
@@ -213,9 +307,11 @@ impl IndexState {
         sealed
     }
 
-    /// What a checkpoint keeps, beside deltas, once a segment was sealed.
-    pub(crate) fn table(&self) -> Table {
+    /// What a checkpoint keeps, beside deltas, once a segment was sealed. `covered` deltas that go
+    /// with it are in its numbers already.
+    pub(crate) fn table(&self, covered: usize) -> Table {
         Table {
+            covered: covered as u64,
             queues: self
                 .queues
                 .iter()
@@ -224,18 +320,36 @@ impl IndexState {
             segments: self
                 .sealed
                 .iter()
-                .map(|(base, sealed)| (*base, sealed.seqs().to_vec()))
+                .map(|(base, sealed)| SegmentRow {
+                    base: *base,
+                    times: sealed.times(),
+                    seqs: sealed.seqs().to_vec(),
+                })
                 .collect(),
         }
     }
 
-    /// The state at a checkpoint: its table, then its deltas pushed one by one.
-    pub(crate) fn from_table(table: Table, newest_base: u64) -> Self {
+    /// The state at a checkpoint, of its table and its deltas.
+    pub(crate) fn restore(table: Table, newest_base: u64, deltas: &[Delta]) -> Self {
         let mut state = Self::new(newest_base);
+        let bytes = table.queues.iter().map(|(_, queue)| queue.bytes);
+        state.live_bytes = bytes.fold(0, u64::saturating_add);
         state.queues = table.queues.into_iter().collect();
-        for (base, seqs) in table.segments {
-            let sealed = Arc::new(SealedIndex::in_file(base, seqs));
-            state.sealed.insert(base, sealed);
+        for row in table.segments {
+            let sealed = Arc::new(SealedIndex::in_file(row.base, row.times, row.seqs));
+            state.sealed.insert(row.base, sealed);
+        }
+        for (at, delta) in (0_u64..).zip(deltas) {
+            match *delta {
+                Delta::Batch { queue, entry } if at < table.covered => {
+                    state.put(queue, entry);
+                }
+                Delta::Batch { queue, entry } => {
+                    state.push(newest_base, queue, entry);
+                }
+                Delta::Trim(_) if at < table.covered => {}
+                Delta::Trim(row) => state.trim(row),
+            }
         }
         state
     }

@@ -20,6 +20,7 @@ mod position;
 mod segment;
 mod segments;
 mod snapshot;
+mod space;
 
 mod bytes_at;
 mod config;
@@ -30,6 +31,8 @@ mod id_map;
 mod stats;
 mod sync;
 mod threads;
+
+pub mod trim;
 
 pub mod sim;
 pub mod vfs;
@@ -47,7 +50,9 @@ pub use reader::Reader;
 pub use recovery::{RecoveryReport, Replay};
 pub use segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError};
 pub use snapshot::{GENERATIONS_KEPT, Manifest, ManifestError, PartRef, ShardRef};
+pub use space::{Expiry, Rule, Trims};
 pub use stats::Stats;
 pub use store::Store;
 pub use threads::Background;
+pub use trim::{QUEUE_REMOVED, TRIM_ROWS_MAX, TrimError, TrimRow};
 pub use vfs::{RealVfs, Vfs};

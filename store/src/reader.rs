@@ -15,7 +15,9 @@ use crate::index::Index;
 use crate::position::LogPosition;
 use crate::segment::Segment;
 use crate::segments::Segments;
+use crate::space::{Expiry, Rule, Trims};
 use crate::stats::Stats;
+use crate::trim::TrimRow;
 
 /// Reads batches and indexes. Cheap to clone.
 ///
@@ -63,6 +65,35 @@ impl Reader {
     /// [`ReadError`] if an older index neither can be read nor rebuilt.
     pub fn offset_at(&self, queue: QueueId, time: Timestamp) -> Result<Offset, ReadError> {
         self.shared.index.offset_at(queue, time)
+    }
+
+    /// Carries a pass over the log on, and gives what may go by `rule`: a bounded piece of the log
+    /// per call, at most [`crate::TRIM_ROWS_MAX`] rows per shard. Queues without a rule keep
+    /// everything. Reads older segments' indexes, and so waits.
+    ///
+    /// # Errors
+    /// [`ReadError`] if an older index neither can be read nor rebuilt; the next call goes on behind
+    /// its segment.
+    pub fn expire(
+        &self,
+        pass: &mut Expiry,
+        rule: &dyn Fn(QueueId) -> Option<Rule>,
+    ) -> Result<Trims, ReadError> {
+        self.shared.index.expire(pass, rule)
+    }
+
+    /// What may go of one queue, with the shard that it belongs to. Costs next to nothing where
+    /// the queue's bounds show that nothing can; else it may read older segments' indexes, and so
+    /// wait.
+    ///
+    /// # Errors
+    /// [`ReadError`] if an older index neither can be read nor rebuilt.
+    pub fn expire_queue(
+        &self,
+        queue: QueueId,
+        rule: &Rule,
+    ) -> Result<Option<(ShardId, TrimRow)>, ReadError> {
+        self.shared.index.expire_queue(queue, rule)
     }
 
     /// Where the batch of that number lies, if it is settled and kept. May open an older segment's
@@ -167,6 +198,7 @@ impl Reader {
             syncs: shared.commit.syncs(),
             ring_bytes: ring_bytes as u64,
             segments: shared.segments.len() as u64,
+            live_bytes: crate::sync::read(&shared.index.state).live_bytes,
             checkpoints: shared.files.checkpoints(),
             file_failures: shared.files.failures(),
             quarantined: shared.segments.quarantined_count() as u64,

@@ -136,10 +136,7 @@ pub(crate) fn recover(
             report.snapshot = loaded.manifest.position;
             restore(&loaded, &mut tails, replay)?;
             let newest = loaded.manifest.newest_segment.0;
-            let mut index = IndexState::from_table(loaded.table, newest);
-            for delta in &loaded.deltas {
-                index.push(newest, *delta);
-            }
+            let index = IndexState::restore(loaded.table, newest, &loaded.deltas);
             deltas = loaded.deltas;
             let manifest = &loaded.manifest;
             (manifest.position.0, index, manifest.log_epoch, newest)

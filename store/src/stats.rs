@@ -17,6 +17,8 @@ pub struct Stats {
     pub ring_bytes: u64,
     /// Segments, the prepared spare not counted.
     pub segments: u64,
+    /// Stored bytes of all that queues hold: batches from their starts on.
+    pub live_bytes: u64,
     /// Snapshot generations written.
     pub checkpoints: u64,
     /// Index files and snapshots that could not be written.

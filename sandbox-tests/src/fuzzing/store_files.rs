@@ -1,7 +1,7 @@
-//! What the store reads from a disk: batch headers, segment headers, queue indexes, manifests.
+//! What the store reads from a disk: batch headers, segment headers, queue indexes, manifests, trims.
 //!
-//! Each of them has a checksum, which random bytes never meet; so each input is decoded as it is,
-//! and once more with its checksums put right.
+//! All but the last have a checksum, which random bytes never meet; so each input is decoded as it
+//! is, and once more with its checksums put right.
 
 use tidegate_model::checksum::{crc32c, crc32c_with_nonce};
 use tidegate_model::{
@@ -10,7 +10,7 @@ use tidegate_model::{
 use tidegate_store::header::{HEADER_BYTES, LOGICAL_AT};
 use tidegate_store::{
     BatchHeader, Kind, LogPosition, Manifest, PartRef, Qix, SEGMENT_HEADER_BYTES, SegmentHeader,
-    ShardRef,
+    ShardRef, TRIM_ROWS_MAX, TrimRow, trim,
 };
 
 const NONCE: u64 = 0x7469_6465;
@@ -18,7 +18,8 @@ const BATCH: u8 = 0;
 const SEGMENT: u8 = 1;
 const INDEX: u8 = 2;
 const MANIFEST: u8 = 3;
-const KINDS: u8 = 4;
+const TRIM: u8 = 4;
+const KINDS: u8 = 5;
 /// Bytes after the checksum that ends an index and a manifest, and of the checksum.
 const FOOTER_BYTES: usize = 8;
 
@@ -51,6 +52,7 @@ pub fn run(input: &[u8]) {
                 check_index(&bytes);
             }
         }
+        TRIM => check_trim(&bytes),
         _ => {
             check_manifest(&bytes);
             if put_footer_right(&mut bytes) {
@@ -95,6 +97,13 @@ fn check_manifest(bytes: &[u8]) {
     if let Ok(manifest) = Manifest::decode(bytes) {
         assert_eq!(Manifest::decode(&manifest.encode()).as_ref(), Ok(&manifest));
         assert!(manifest.parts().all(|part| part.file != 0));
+    }
+}
+
+fn check_trim(bytes: &[u8]) {
+    if let Ok(rows) = trim::decode(bytes) {
+        assert_eq!(trim::encode(&rows).as_deref(), Ok(bytes));
+        assert!(rows.len() <= TRIM_ROWS_MAX);
     }
 }
 
@@ -157,7 +166,7 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         class: 0,
     };
     let mut later_version = segment.encode();
-    later_version[8] = 2;
+    later_version[8] = 3;
     let part = PartRef {
         file: 3,
         len: 400,
@@ -183,6 +192,17 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
     let index = index(&[(5, 2), (9, 1)], 3);
     let mut unsorted = index.clone();
     unsorted[40] = 10;
+    let trim = trim::encode(&[
+        TrimRow {
+            queue: QueueId(5),
+            start: Offset(100),
+            bytes: 4096,
+        },
+        TrimRow::removal(QueueId(9)),
+    ])
+    .expect("two rows in order");
+    let mut trim_unsorted = trim.clone();
+    trim_unsorted[8] = 10;
     // A page of zeroes says no more than its beginning.
     let page = |page: [u8; SEGMENT_HEADER_BYTES]| page[..64].to_vec();
     [
@@ -197,6 +217,9 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         ("index-unsorted", INDEX, unsorted),
         ("manifest", MANIFEST, manifest),
         ("manifest-miscounted", MANIFEST, miscounted),
+        ("trim", TRIM, trim.clone()),
+        ("trim-unsorted", TRIM, trim_unsorted),
+        ("trim-cut", TRIM, trim[..40].to_vec()),
     ]
     .map(|(name, kind, bytes)| (name.to_owned(), [&[kind], &bytes[..]].concat()))
     .to_vec()

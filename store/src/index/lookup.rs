@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLock};
 use tidegate_model::{Offset, QueueId, Seq, ShardId, Timestamp};
 
 use super::sealed::{OpenIndex, Run, SealedIndex};
-use super::{Entry, IndexState, NO_SEGMENT, position_of};
+use super::{Entry, IndexState, NO_SEGMENT, QueueState, position_of};
 use crate::batch::{IndexEntry, QueueBounds};
 use crate::error::ReadError;
 use crate::files::{Files, Job};
@@ -33,11 +33,16 @@ impl Index {
             .map_or_else(QueueBounds::default, |state| QueueBounds {
                 start: Offset(state.start),
                 next: Offset(state.next),
+                bytes: state.bytes,
             })
     }
 
+    pub(crate) fn queue_state(&self, queue: QueueId) -> Option<QueueState> {
+        read(&self.state).queues.get(&queue).copied()
+    }
+
     /// Appends up to `max` entries to `out`, in order: the one that holds `from`, else the first
-    /// after it, and those that follow.
+    /// after it, and those that follow. None that ends at or below the queue's start.
     pub(crate) fn entries(
         &self,
         queue: QueueId,
@@ -45,6 +50,10 @@ impl Index {
         max: usize,
         out: &mut Vec<IndexEntry>,
     ) -> Result<(), ReadError> {
+        let Some(state) = self.queue_state(queue) else {
+            return Ok(());
+        };
+        let from = from.max(Offset(state.start));
         let enough = out.len().saturating_add(max);
         let mut at = self.newest_where(queue, |first| first.base_offset <= from.0)?;
         while let Some(base) = at {
@@ -62,14 +71,16 @@ impl Index {
         Ok(())
     }
 
-    /// The first offset appended at or after `time`; the queue's next offset if there is none.
+    /// The first kept offset appended at or after `time`; the queue's next offset if there is none.
     pub(crate) fn offset_at(&self, queue: QueueId, time: Timestamp) -> Result<Offset, ReadError> {
-        let mut at = self.newest_where(queue, |first| first.append_time < time.0)?;
+        let start = self.bounds(queue).start;
+        let is_before = |entry: &Entry| entry.append_time < time.0 || entry.end_offset() <= start.0;
+        let mut at = self.newest_where(queue, is_before)?;
         while let Some(base) = at {
             let found = self.with_run(base, queue, |run| {
                 let run = run?;
-                let at = run.partition_point(|entry| entry.append_time < time.0);
-                (at < run.len()).then(|| Offset(run.entry(at).base_offset))
+                let at = run.partition_point(is_before);
+                (at < run.len()).then(|| Offset(run.entry(at).base_offset).max(start))
             })?;
             if let Some(offset) = found {
                 return Ok(offset);
@@ -106,7 +117,7 @@ impl Index {
 
     /// The newest segment whose first entry of the queue fulfils `is_before`; the oldest that holds
     /// any if none does.
-    fn newest_where(
+    pub(crate) fn newest_where(
         &self,
         queue: QueueId,
         is_before: impl Fn(&Entry) -> bool,
@@ -148,13 +159,13 @@ impl Index {
         before.map_or(NO_SEGMENT, |(base, _)| *base)
     }
 
-    fn segment_after(&self, base: u64) -> Option<u64> {
+    pub(crate) fn segment_after(&self, base: u64) -> Option<u64> {
         let state = read(&self.state);
         let sealed = state.sealed.range(base + 1..).next().map(|(base, _)| *base);
         sealed.or_else(|| Some(state.newest.base()).filter(|newest| *newest > base))
     }
 
-    fn with_run<R>(
+    pub(crate) fn with_run<R>(
         &self,
         base: u64,
         queue: QueueId,
@@ -173,7 +184,7 @@ impl Index {
         }
     }
 
-    fn open(&self, sealed: &Arc<SealedIndex>) -> Result<OpenIndex, ReadError> {
+    pub(crate) fn open(&self, sealed: &Arc<SealedIndex>) -> Result<OpenIndex, ReadError> {
         let base = sealed.base();
         let (open, rebuilt) = sealed.open(self.vfs.as_ref(), &self.folder, || {
             let segment = self.segments.at_base(base).ok_or(ReadError::NotFound {

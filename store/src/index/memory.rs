@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tidegate_model::{QueueId, ShardId};
 
-use super::{Entry, SeqBounds};
+use super::{AppendTimes, Entry, SeqBounds};
 use crate::id_map::QueueMap;
 
 /// A gap in seq, which only damage leaves, is filled up to this many numbers: more than a segment
@@ -31,6 +31,10 @@ pub(crate) struct SeqRun {
 pub(crate) struct MemoryIndex {
     base: u64,
     pub(crate) queues: QueueMap<MemoryRun>,
+    /// The queues as they came, so that they can be visited piece by piece.
+    order: Vec<QueueId>,
+    /// First and last append time of all entries.
+    times: Option<AppendTimes>,
     pub(crate) seqs: BTreeMap<ShardId, SeqRun>,
 }
 
@@ -39,6 +43,8 @@ impl MemoryIndex {
         Self {
             base,
             queues: QueueMap::default(),
+            order: Vec::new(),
+            times: None,
             seqs: BTreeMap::new(),
         }
     }
@@ -47,24 +53,35 @@ impl MemoryIndex {
         self.base
     }
 
-    pub(crate) fn queue_ids(&self) -> impl Iterator<Item = QueueId> {
-        self.queues.keys().copied()
+    /// The queues in the order in which they came.
+    pub(crate) fn queue_ids(&self) -> &[QueueId] {
+        &self.order
     }
 
-    /// Adds a queue's entry. One that a higher term put at offsets already taken replaces them.
-    pub(crate) fn put(&mut self, queue: QueueId, previous: u64, entry: Entry) {
-        let run = self.queues.entry(queue).or_insert(MemoryRun {
-            previous,
-            entries: Vec::new(),
+    pub(crate) fn times(&self) -> Option<AppendTimes> {
+        self.times
+    }
+
+    /// Adds a queue's entry. One that a higher term put at offsets already taken replaces them;
+    /// their stored bytes come back.
+    pub(crate) fn put(&mut self, queue: QueueId, previous: u64, entry: Entry) -> u64 {
+        let run = self.queues.entry(queue).or_insert_with(|| {
+            self.order.push(queue);
+            MemoryRun {
+                previous,
+                entries: Vec::new(),
+            }
         });
-        while run
+        let mut replaced = 0;
+        while let Some(last) = run
             .entries
-            .last()
-            .is_some_and(|last| last.base_offset >= entry.base_offset)
+            .pop_if(|last| last.base_offset >= entry.base_offset)
         {
-            run.entries.pop();
+            replaced += last.stored_bytes();
         }
         run.entries.push(entry);
+        AppendTimes::add(&mut self.times, entry.append_time);
+        replaced
     }
 
     /// Notes where a shard's batch is. A seq that a higher term took again discards what followed.

@@ -153,14 +153,24 @@ impl Qix {
             match row.queue.cmp(&queue.0) {
                 std::cmp::Ordering::Less => low = middle + 1,
                 std::cmp::Ordering::Greater => high = middle,
-                std::cmp::Ordering::Equal => {
-                    let at = self.entries_at + row.first as usize * ENTRY_BYTES;
-                    let len = row.count as usize * ENTRY_BYTES;
-                    return Some((row.previous, &self.bytes[at..at + len]));
-                }
+                std::cmp::Ordering::Equal => return Some((row.previous, self.entries_of(row))),
             }
         }
         None
+    }
+
+    /// The queue in row `at` of the directory, and what [`Qix::run`] gives for it.
+    pub(crate) fn queue_at(&self, at: usize) -> Option<(QueueId, u64, &[u8])> {
+        if at >= self.queues {
+            return None;
+        }
+        let row = self.queue_row(at);
+        Some((QueueId(row.queue), row.previous, self.entries_of(row)))
+    }
+
+    fn entries_of(&self, row: QueueRow) -> &[u8] {
+        let at = self.entries_at + row.first as usize * ENTRY_BYTES;
+        &self.bytes[at..at + row.count as usize * ENTRY_BYTES]
     }
 
     pub(crate) fn place(&self, shard: ShardId, seq: u64) -> Option<u32> {

@@ -3,19 +3,29 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use tidegate_model::{QueueId, ShardId};
+use tidegate_model::{QueueId, ShardId, Timestamp};
 
 use super::memory::MemoryIndex;
 use super::qix::{self, Qix};
-use super::{ENTRY_BYTES, Entry, SeqBounds};
+use super::{AppendTimes, ENTRY_BYTES, Entry, SeqBounds};
 use crate::folder::{Folder, QUEUE_INDEX, file_name, write_durably};
 use crate::sync::lock;
 use crate::vfs::Vfs;
 
 pub(crate) struct SealedIndex {
     base: u64,
+    /// First and last append time; `None` without a batch of a queue.
+    times: Option<AppendTimes>,
     seqs: Vec<SeqBounds>,
+    /// See [`SealedIndex::is_quiet`].
+    quiet: Mutex<Option<Quiet>>,
     source: Mutex<Source>,
+}
+
+#[derive(Clone, Copy)]
+struct Quiet {
+    rules: u64,
+    until: Timestamp,
 }
 
 #[derive(Clone)]
@@ -44,21 +54,39 @@ impl SealedIndex {
     pub(crate) fn in_memory(memory: MemoryIndex) -> Self {
         Self {
             base: memory.base(),
+            times: memory.times(),
             seqs: memory.seq_bounds(),
+            quiet: Mutex::new(None),
             source: Mutex::new(Source::Memory(Arc::new(memory))),
         }
     }
 
-    pub(crate) fn in_file(base: u64, seqs: Vec<SeqBounds>) -> Self {
+    pub(crate) fn in_file(base: u64, times: Option<AppendTimes>, seqs: Vec<SeqBounds>) -> Self {
         Self {
             base,
+            times,
             seqs,
+            quiet: Mutex::new(None),
             source: Mutex::new(Source::Closed),
         }
     }
 
     pub(crate) fn base(&self) -> u64 {
         self.base
+    }
+
+    pub(crate) fn times(&self) -> Option<AppendTimes> {
+        self.times
+    }
+
+    /// Whether nothing in it expires by time before `now`, as [`SealedIndex::set_quiet`] noted
+    /// under the same rules.
+    pub(crate) fn is_quiet(&self, rules: u64, now: Timestamp) -> bool {
+        lock(&self.quiet).is_some_and(|quiet| quiet.rules == rules && now < quiet.until)
+    }
+
+    pub(crate) fn set_quiet(&self, rules: u64, until: Timestamp) {
+        *lock(&self.quiet) = Some(Quiet { rules, until });
     }
 
     pub(crate) fn seqs(&self) -> &[SeqBounds] {
@@ -134,6 +162,25 @@ impl OpenIndex {
                 Some(Run::File { previous, bytes })
             }
         }
+    }
+
+    /// The queue at `at` of all that it holds, and its run.
+    pub(crate) fn queue_at(&self, at: usize) -> Option<(QueueId, Run<'_>)> {
+        match self {
+            Self::Memory(memory) => {
+                let queue = *memory.queue_ids().get(at)?;
+                Some((queue, memory.run(queue)?))
+            }
+            Self::File(qix) => {
+                let (queue, previous, bytes) = qix.queue_at(at)?;
+                Some((queue, Run::File { previous, bytes }))
+            }
+        }
+    }
+
+    /// Whether it is read from a file: there queues are in another order than in memory.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self, Self::File(_))
     }
 
     pub(crate) fn place(&self, shard: ShardId, seq: u64) -> Option<u32> {

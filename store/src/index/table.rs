@@ -2,25 +2,37 @@
 
 use tidegate_model::{QueueId, ShardId};
 
-use super::{QueueState, SeqBounds};
-use crate::bytes_at::{u32_at, u64_at};
+use super::{AppendTimes, QueueState, SeqBounds};
+use crate::bytes_at::{i64_at, u32_at, u64_at};
 
-const MAGIC: [u8; 8] = *b"TGTABLE\x01";
-const HEADER_BYTES: usize = 16;
-const QUEUE_BYTES: usize = 32;
-const SEGMENT_BYTES: usize = 16;
+const MAGIC: [u8; 8] = *b"TGTABLE\x02";
+const HEADER_BYTES: usize = 24;
+const QUEUE_BYTES: usize = 40;
+const SEGMENT_BYTES: usize = 32;
 const SEQS_BYTES: usize = 24;
+/// Segment rows: whether the append times count. A segment of control records has none.
+const HAS_TIMES: u32 = 1;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Table {
+    /// So many of the generation's deltas are in the queues' numbers already.
+    pub(crate) covered: u64,
     pub(crate) queues: Vec<(QueueId, QueueState)>,
     /// Sealed segments by base, oldest first.
-    pub(crate) segments: Vec<(u64, Vec<SeqBounds>)>,
+    pub(crate) segments: Vec<SegmentRow>,
+}
+
+/// What the table tells of a sealed segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentRow {
+    pub(crate) base: u64,
+    pub(crate) times: Option<AppendTimes>,
+    pub(crate) seqs: Vec<SeqBounds>,
 }
 
 /// The bytes are no table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is no queue table of version 1, or it ends early")]
+#[error("this is no queue table of version 2, or it ends early")]
 pub(crate) struct TableError;
 
 impl Table {
@@ -30,17 +42,23 @@ impl Table {
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&count(self.queues.len()).to_le_bytes());
         bytes.extend_from_slice(&count(self.segments.len()).to_le_bytes());
+        bytes.extend_from_slice(&self.covered.to_le_bytes());
         for (id, state) in &self.queues {
             bytes.extend_from_slice(&id.0.to_le_bytes());
             bytes.extend_from_slice(&state.start.to_le_bytes());
             bytes.extend_from_slice(&state.next.to_le_bytes());
             bytes.extend_from_slice(&state.sealed_last.to_le_bytes());
+            bytes.extend_from_slice(&state.bytes.to_le_bytes());
         }
-        for (base, seqs) in &self.segments {
-            bytes.extend_from_slice(&base.to_le_bytes());
-            bytes.extend_from_slice(&count(seqs.len()).to_le_bytes());
-            bytes.extend_from_slice(&[0; 4]);
-            for bounds in seqs {
+        for row in &self.segments {
+            let flags = if row.times.is_some() { HAS_TIMES } else { 0 };
+            let times = row.times.unwrap_or(AppendTimes { first: 0, last: 0 });
+            bytes.extend_from_slice(&row.base.to_le_bytes());
+            bytes.extend_from_slice(&count(row.seqs.len()).to_le_bytes());
+            bytes.extend_from_slice(&flags.to_le_bytes());
+            bytes.extend_from_slice(&times.first.to_le_bytes());
+            bytes.extend_from_slice(&times.last.to_le_bytes());
+            for bounds in &row.seqs {
                 bytes.extend_from_slice(&bounds.shard.0.to_le_bytes());
                 bytes.extend_from_slice(&[0; 4]);
                 bytes.extend_from_slice(&bounds.first.to_le_bytes());
@@ -55,13 +73,17 @@ impl Table {
         if header[..8] != MAGIC {
             return Err(TableError);
         }
-        let mut table = Self::default();
+        let mut table = Self {
+            covered: u64_at(header, 16),
+            ..Self::default()
+        };
         for _ in 0..u32_at(header, 8) {
             let row = take(&mut rest, QUEUE_BYTES)?;
             let state = QueueState {
                 start: u64_at(row, 8),
                 next: u64_at(row, 16),
                 sealed_last: u64_at(row, 24),
+                bytes: u64_at(row, 32),
             };
             table.queues.push((QueueId(u64_at(row, 0)), state));
         }
@@ -76,7 +98,14 @@ impl Table {
                     last: u64_at(row, 16),
                 });
             }
-            table.segments.push((u64_at(row, 0), seqs));
+            table.segments.push(SegmentRow {
+                base: u64_at(row, 0),
+                times: (u32_at(row, 12) & HAS_TIMES != 0).then(|| AppendTimes {
+                    first: i64_at(row, 16),
+                    last: i64_at(row, 24),
+                }),
+                seqs,
+            });
         }
         if rest.is_empty() {
             Ok(table)

@@ -7,6 +7,9 @@ use super::sealed::Run;
 use super::*;
 use crate::bytes_at::put;
 
+/// Bytes that the batch of [`entry`] takes.
+const STORED: u64 = 128 + 80;
+
 fn entry(base_offset: u64, seq: u64, place: u32) -> Entry {
     Entry {
         base_offset,
@@ -108,15 +111,15 @@ fn a_gap_in_seq_has_no_place() {
 #[test]
 fn a_higher_term_replaces_what_it_repeats() {
     let mut state = IndexState::new(0);
-    let delta = |offset, seq, place| Delta {
-        queue: QueueId(9),
-        entry: entry(offset, seq, place),
-    };
     for number in 0..4 {
-        state.push(0, delta(number * 6, 1 + number, 512 + 16 * number as u32));
+        let place = 512 + 16 * number as u32;
+        state.push(0, QueueId(9), entry(number * 6, 1 + number, place));
     }
-    state.push(0, delta(6, 2, 900));
+    assert_eq!(state.live_bytes, 4 * STORED);
+    state.push(0, QueueId(9), entry(6, 2, 900));
     assert_eq!(state.queues[&QueueId(9)].next, 12);
+    assert_eq!(state.queues[&QueueId(9)].bytes, 2 * STORED);
+    assert_eq!(state.live_bytes, 2 * STORED);
     let run = state.newest.run(QueueId(9)).unwrap();
     assert_eq!(
         entries(run)
@@ -129,47 +132,119 @@ fn a_higher_term_replaces_what_it_repeats() {
     assert_eq!(state.newest.place(ShardId(2), 3), None);
 }
 
-#[test]
-fn the_table_survives() {
+/// Three segments of one batch each of queues 1 to 3.
+fn filled() -> IndexState {
     let mut state = IndexState::new(0);
     for segment in 0..3 {
-        for number in 0..3_u32 {
-            let delta = Delta {
-                queue: QueueId(u64::from(number)),
-                entry: entry(
-                    segment * 6,
-                    1 + segment * 3 + u64::from(number),
-                    512 + number,
-                ),
-            };
-            state.push(segment * 4096, delta);
+        for number in 0..3_u64 {
+            let place = 512 + u32::try_from(number).unwrap();
+            let entry = entry(segment * 6, 1 + segment * 3 + number, place);
+            state.push(segment * 4096, QueueId(1 + number), entry);
         }
     }
-    let table = state.table();
+    state
+}
+
+fn newest_deltas() -> Vec<Delta> {
+    (0..3_u64)
+        .map(|number| Delta::Batch {
+            queue: QueueId(1 + number),
+            entry: entry(12, 7 + number, 512 + u32::try_from(number).unwrap()),
+        })
+        .collect()
+}
+
+#[test]
+fn the_table_survives() {
+    let state = filled();
+    let table = state.table(3);
     let bytes = table.encode();
     assert_eq!(Table::decode(&bytes).as_ref(), Ok(&table));
     for len in 0..bytes.len() {
         assert!(Table::decode(&bytes[..len]).is_err());
     }
-    let restored = IndexState::from_table(table, 8192);
+    let restored = IndexState::restore(table, 8192, &newest_deltas());
     assert_eq!(restored.queues, state.queues);
+    assert_eq!(restored.newest, state.newest);
+    assert_eq!(restored.live_bytes, 9 * STORED);
     assert_eq!(restored.queues[&QueueId(1)].sealed_last, 4096);
-    let seqs = |state: &IndexState| {
+    let rows = |state: &IndexState| {
         let sealed = state.sealed.values();
         sealed
-            .map(|sealed| sealed.seqs().to_vec())
+            .map(|sealed| (sealed.times(), sealed.seqs().to_vec()))
             .collect::<Vec<_>>()
     };
-    assert_eq!(seqs(&restored), seqs(&state));
+    assert_eq!(rows(&restored), rows(&state));
+}
+
+/// What came after a table is counted once, what it covers not again.
+#[test]
+fn deltas_behind_a_table_count_once() {
+    let mut state = filled();
+    let table = state.table(3);
+    let mut deltas = newest_deltas();
+    let later = entry(18, 10, 600);
+    state.push(8192, QueueId(2), later);
+    deltas.push(Delta::Batch {
+        queue: QueueId(2),
+        entry: later,
+    });
+    for row in [
+        TrimRow {
+            queue: QueueId(2),
+            start: Offset(6),
+            bytes: STORED,
+        },
+        TrimRow::removal(QueueId(3)),
+    ] {
+        state.trim(row);
+        deltas.push(Delta::Trim(row));
+    }
+    let restored = IndexState::restore(table, 8192, &deltas);
+    assert_eq!(restored.queues, state.queues);
+    assert_eq!(restored.live_bytes, state.live_bytes);
+    assert_eq!(restored.queues[&QueueId(2)].bytes, 3 * STORED);
+    assert_eq!(restored.queues[&QueueId(2)].start, 6);
+    assert_eq!(restored.live_bytes, 6 * STORED);
+    let again = IndexState::restore(state.table(deltas.len()), 8192, &deltas);
+    assert_eq!(again.queues, state.queues);
+}
+
+#[test]
+fn a_start_only_rises_and_ends_at_next() {
+    let mut state = filled();
+    let trim = |state: &mut IndexState, start| {
+        state.trim(TrimRow {
+            queue: QueueId(1),
+            start: Offset(start),
+            bytes: STORED,
+        });
+        (state.queues[&QueueId(1)].start, state.live_bytes / STORED)
+    };
+    assert_eq!(trim(&mut state, 6), (6, 8));
+    assert_eq!(trim(&mut state, 6), (6, 8));
+    assert_eq!(trim(&mut state, 0), (6, 8));
+    assert_eq!(trim(&mut state, 1000), (18, 6), "all that is left");
+    state.trim(TrimRow::removal(QueueId(1)));
+    assert_eq!(state.queues.get(&QueueId(1)), None);
+    state.trim(TrimRow::removal(QueueId(1)));
+    assert_eq!(state.live_bytes, 6 * STORED);
 }
 
 #[test]
 fn deltas_survive() {
-    let delta = Delta {
+    let batch = Delta::Batch {
         queue: QueueId(77),
         entry: entry(1, 2, 3),
     };
-    assert_eq!(Delta::decode(&delta.encode()), delta);
+    let trim = Delta::Trim(TrimRow {
+        queue: QueueId(77),
+        start: Offset(9),
+        bytes: 4096,
+    });
+    for delta in [batch, trim] {
+        assert_eq!(Delta::decode(&delta.encode()), delta);
+    }
 }
 
 proptest! {

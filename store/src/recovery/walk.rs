@@ -14,6 +14,7 @@ use crate::header::{ALIGN, BatchHeader, HEADER_BYTES, HeaderError};
 use crate::index::{Delta, Entry, IndexState, SealedIndex};
 use crate::position::LogPosition;
 use crate::segment::Segment;
+use crate::trim;
 
 /// How far beyond a bad batch the next good one is looked for: past the largest section.
 const LOOK_AHEAD_BYTES: u64 = 5 << 20;
@@ -215,15 +216,15 @@ impl<'a> Walk<'a> {
         for batch in std::mem::take(&mut self.unit) {
             let header = &batch.header;
             self.tails.insert(header.shard, (header.term, header.seq.0));
-            let delta = Delta {
-                queue: header.queue,
-                entry: Entry::of(header, base),
-            };
-            if let Some(sealed) = self.index.push(base, delta) {
+            let (queue, entry) = (header.queue, Entry::of(header, base));
+            if let Some(sealed) = self.index.push(base, queue, entry) {
                 self.deltas.clear();
                 self.sealed.push(sealed);
             }
-            self.deltas.push(delta);
+            self.deltas.push(Delta::Batch { queue, entry });
+            if header.kind == Kind::Trim {
+                self.trim(&batch)?;
+            }
             self.batches += 1;
             self.replay
                 .batch(&batch)
@@ -231,6 +232,18 @@ impl<'a> Walk<'a> {
                     position: header.position,
                     source,
                 })?;
+        }
+        Ok(())
+    }
+
+    fn trim(&mut self, batch: &StoredBatch) -> Result<(), OpenError> {
+        let rows = trim::decode(&batch.section).map_err(|error| OpenError::Corrupt {
+            path: self.scanner.segment().path().clone(),
+            what: format!("at position {}: {error}", batch.header.position),
+        })?;
+        for row in rows {
+            self.index.trim(row);
+            self.deltas.push(Delta::Trim(row));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Files of format version one, byte for byte.
+//! Files of format version two, byte for byte.
 //!
 //! The fixtures are never made anew: a change that breaks them breaks every data folder there is.
 //! `TIDEGATE_WRITE_FIXTURES=1` writes those that are missing.
@@ -79,7 +79,7 @@ fn a_segment_header() {
         created: Timestamp(1_373_241_600_000),
         class: 0,
     };
-    let bytes = fixture("segment-header.v1", || header.encode().to_vec());
+    let bytes = fixture("segment-header.v2", || header.encode().to_vec());
     let decoded = SegmentHeader::decode(&bytes).unwrap();
     assert_eq!(decoded, header);
     assert_eq!(decoded.encode()[..], bytes);

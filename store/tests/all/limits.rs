@@ -165,13 +165,13 @@ fn another_format_version_is_refused() {
     };
     drop(open().unwrap());
     let format = folder.path().join("FORMAT");
-    std::fs::write(&format, "tidegate store format 2\n").unwrap();
+    std::fs::write(&format, "tidegate store format 1\n").unwrap();
     let error = open().err().unwrap();
     assert!(matches!(
         error,
         OpenError::Version {
-            found: 2,
-            supported: 1,
+            found: 1,
+            supported: 2,
             ..
         }
     ));

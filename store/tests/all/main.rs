@@ -14,3 +14,4 @@ mod limits;
 mod model;
 mod power_cut;
 mod recovery;
+mod retention;

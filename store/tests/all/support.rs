@@ -8,9 +8,10 @@ use tidegate_model::checksum::crc32c;
 use tidegate_model::{
     Offset, ProducerEpoch, ProducerId, QueueId, Seq, Sequence, ShardId, Term, Timestamp,
 };
+use tidegate_store::header::stored_bytes;
 use tidegate_store::{
     Appended, Background, Batch, Kind, LogPosition, OpenError, Reader, Replay, ReplayError, Store,
-    StoreConfig, StoredBatch, Vfs,
+    StoreConfig, StoredBatch, Vfs, trim,
 };
 
 pub(crate) const DIR: &str = "/data/store";
@@ -34,6 +35,7 @@ pub(crate) fn small() -> StoreConfig {
 /// A stored batch, as far as the tests compare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
+    pub(crate) kind: u8,
     pub(crate) shard: u32,
     pub(crate) seq: u64,
     pub(crate) queue: u64,
@@ -47,6 +49,7 @@ impl Record {
     pub(crate) fn of(batch: &StoredBatch) -> Self {
         let header = &batch.header;
         Self {
+            kind: header.kind as u8,
             shard: header.shard.0,
             seq: header.seq.0,
             queue: header.queue.0,
@@ -59,6 +62,7 @@ impl Record {
 
     fn encode(&self, bytes: &mut Vec<u8>) {
         for number in [
+            u64::from(self.kind),
             u64::from(self.shard),
             self.seq,
             self.queue,
@@ -78,11 +82,13 @@ impl Record {
             *bytes = rest;
             u64::from_le_bytes(number.try_into().unwrap())
         };
+        let kind = u8::try_from(next()).unwrap();
         let (shard, seq, queue, base_offset) = (next(), next(), next(), next());
         let (span, append_time, len) = (next(), next().cast_signed(), next());
         let (section, rest) = bytes.split_at(usize::try_from(len).unwrap());
         *bytes = rest;
         Self {
+            kind,
             shard: u32::try_from(shard).unwrap(),
             seq,
             queue,
@@ -108,6 +114,18 @@ impl Ledger {
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Record> {
         self.shards.values().flatten()
+    }
+
+    /// Where trims let queues begin.
+    pub(crate) fn starts(&self) -> BTreeMap<u64, u64> {
+        let mut starts = BTreeMap::new();
+        for record in self.all().filter(|record| record.kind == Kind::Trim as u8) {
+            for row in trim::decode(&record.section).unwrap() {
+                let start = starts.entry(row.queue.0).or_insert(0);
+                *start = row.start.0.max(*start);
+            }
+        }
+        starts
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -171,6 +189,7 @@ pub(crate) fn batch(shard: u32, queue: u64, span: u16, time: i64, section: &[u8]
 
 pub(crate) fn record(batch: &Batch<'_>, appended: &Appended) -> Record {
     Record {
+        kind: batch.kind as u8,
         shard: batch.shard.0,
         seq: appended.seq.0,
         queue: batch.queue.0,
@@ -199,21 +218,34 @@ pub(crate) fn open_manual(
 /// Reads each queue from its start through index and log, and the batches by their numbers, and
 /// compares with `ledger`.
 pub(crate) fn check_reads(reader: &Reader, ledger: &Ledger) {
+    let starts = ledger.starts();
     let mut queues: BTreeMap<u64, Vec<&Record>> = BTreeMap::new();
     for record in ledger.all() {
-        if record.queue != 0 && record.span > 0 {
-            queues.entry(record.queue).or_default().push(record);
+        let is_data = record.queue != 0 && record.span > 0;
+        let end = record.base_offset + u64::from(record.span);
+        let is_live = is_data && starts.get(&record.queue).is_none_or(|start| end > *start);
+        if is_data {
+            let live = queues.entry(record.queue).or_default();
+            live.extend(is_live.then_some(record));
         }
         let position = reader
             .position_of(ShardId(record.shard), Seq(record.seq))
-            .unwrap()
-            .unwrap_or_else(|| panic!("{}-{} is in the index", record.shard, record.seq));
-        assert_eq!(Record::of(&reader.read(position).unwrap()), *record);
+            .unwrap();
+        // What was trimmed, and what only recovery needed, may be gone.
+        match position {
+            Some(position) => assert_eq!(Record::of(&reader.read(position).unwrap()), *record),
+            None => assert!(!is_live, "{}-{} is in the index", record.shard, record.seq),
+        }
     }
     for (queue, records) in queues {
         let queue = QueueId(queue);
         let bounds = reader.bounds(queue);
-        assert_eq!(bounds.start, Offset(records[0].base_offset));
+        let bytes = |record: &&Record| stored_bytes(record.section.len());
+        assert_eq!(bounds.bytes, records.iter().map(bytes).sum::<u64>());
+        match records.first() {
+            Some(first) => assert_eq!(bounds.start, Offset(first.base_offset)),
+            None => assert_eq!(bounds.start, bounds.next),
+        }
         let mut from = bounds.start;
         let mut found = Vec::new();
         while from < bounds.next {

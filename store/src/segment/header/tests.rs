@@ -34,10 +34,10 @@ fn errors_say_what_is_wrong() {
         SegmentHeader::decode(&page[1..]),
         Err(SegmentHeaderError::Short { len: 4095 })
     );
-    page[8] = 2;
+    page[8] = 3;
     assert_eq!(
         SegmentHeader::decode(&page),
-        Err(SegmentHeaderError::Version { found: 2 })
+        Err(SegmentHeaderError::Version { found: 3 })
     );
     assert_eq!(
         SegmentHeader::decode(&[0; SEGMENT_HEADER_BYTES]),
