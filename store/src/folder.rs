@@ -92,16 +92,30 @@ impl Folder {
                 });
             }
         }
+        // The version is there only where the folders durably are: from then on nobody makes them.
+        self.sync_names(vfs)?;
         let text = format!("{FORMAT_WORDS}{FORMAT_VERSION}\n");
         write_durably(vfs, &self.root, FORMAT_FILE, text.as_bytes())
-            .map_err(OpenError::io("writing", path))?;
-        let parent = match self.root.parent() {
-            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-            Some(parent) => parent,
-            None => return Ok(()),
-        };
-        vfs.sync_dir(parent)
-            .map_err(OpenError::io("syncing", parent))
+            .map_err(OpenError::io("writing", path))
+    }
+
+    /// Makes the names of the folders durable, and those of all folders that they lie in: any of
+    /// them may be as new.
+    fn sync_names(&self, vfs: &dyn Vfs) -> Result<(), OpenError> {
+        for dir in self.root.ancestors() {
+            let dir = if dir.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                dir
+            };
+            match vfs.sync_dir(dir) {
+                Ok(()) => {}
+                // We can open what we made, so this one, and all above it, were there before.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+                Err(error) => return Err(OpenError::io("syncing", dir)(error)),
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn log_file(&self, number: u64, extension: &str) -> PathBuf {
