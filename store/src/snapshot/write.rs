@@ -110,6 +110,9 @@ impl Snapshots {
                 state,
             });
         }
+        // The parts' names must hold before any that needs them does: a file system may keep the
+        // manifest's name and lose theirs.
+        vfs.sync_dir(&self.folder.snapshot)?;
         let generation = self.take_number();
         let manifest = Manifest {
             generation,
@@ -154,7 +157,7 @@ impl Snapshots {
         number
     }
 
-    /// Writes a part; the manifest's write makes its name durable, in the same folder.
+    /// Writes a part, durable but for its name.
     fn write_part(&mut self, vfs: &dyn Vfs, bytes: &[u8]) -> io::Result<PartRef> {
         let number = self.take_number();
         let path = self.folder.snapshot_file(number, PART);
