@@ -3,30 +3,42 @@
 //! A [`SimVfs`] is one boot of a machine. [`SimVfs::crash`] cuts its power and gives the next boot
 //! of the same disk; the old one answers every later call with an error, as its threads deserve.
 
+mod contents;
 mod disk;
+mod faults;
+mod file;
+mod names;
+mod random;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use bytes::Bytes;
+use crate::vfs::{LockGuard, Vfs, VfsFile};
+use disk::Disk;
 
-use crate::vfs::{LockGuard, Vfs, VfsFile, VfsMap};
-use disk::{Disk, FileId};
+pub use faults::Op;
+pub use random::Random;
 
 /// What of the unsynced writes a power cut leaves on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
     /// Nothing.
     LoseAll,
-    /// Everything, as after a crash of the process alone.
+    /// Everything, as after a crash of the process alone: what was unsynced still is.
     KeepAll,
-    /// Any subset: each unsynced block of `block` bytes is kept or lost by the toss of a seeded
-    /// coin, and of the unsynced directory operations a prefix of random length is kept.
+    /// Any subset, as far as POSIX lets a file system go, by the toss of a seeded coin.
+    ///
+    /// - Of each file any of the unsynced blocks of `block` bytes; some sectors as they were
+    ///   between two writes, and some torn, old up to a byte and new from there or the reverse.
+    /// - Any length that the file had since its last sync, whatever becomes of the bytes.
+    /// - Of each name any state since the last sync of its folder, whatever becomes of other names
+    ///   and of contents; but a rename happens whole or not at all.
     Subset {
         /// Seed of the coin.
         seed: u64,
@@ -53,8 +65,15 @@ struct State {
     random: Random,
     hold_syncs: bool,
     syncs_waiting: usize,
-    fail_writes: bool,
-    fail_syncs: bool,
+    failing: Vec<Op>,
+    /// The operation of a kind that is yet to fail once.
+    fails_once: Option<(Op, u64)>,
+    counts: BTreeMap<Op, u64>,
+    ignores_syncs: Option<&'static str>,
+    ignores_dir_syncs: Option<&'static str>,
+    before_sync: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// The disk before the first change since [`SimVfs::keep_history`], and after each.
+    history: Option<Vec<Disk>>,
     /// Changes that may still happen before the power goes; `None` for no limit.
     changes_left: Option<u64>,
     /// Syncs that may still happen before the power goes; `None` for no limit.
@@ -80,8 +99,13 @@ impl SimVfs {
                     random: Random(seed),
                     hold_syncs: false,
                     syncs_waiting: 0,
-                    fail_writes: false,
-                    fail_syncs: false,
+                    failing: Vec::new(),
+                    fails_once: None,
+                    counts: BTreeMap::new(),
+                    ignores_syncs: None,
+                    ignores_dir_syncs: None,
+                    before_sync: None,
+                    history: None,
                     changes_left: None,
                     syncs_left: None,
                     changes: 0,
@@ -116,14 +140,72 @@ impl SimVfs {
         self.with(|state| state.syncs_waiting)
     }
 
-    /// While `true`, each write fails with an input/output error.
-    pub fn fail_writes(&self, fail: bool) {
-        self.with(|state| state.fail_writes = fail);
+    /// Remembers the disk as it is now and after each change from now on, for [`SimVfs::cut_at`].
+    pub fn keep_history(&self) {
+        self.with(|state| state.history = Some(vec![state.disk.clone()]));
     }
 
-    /// While `true`, each sync of contents fails with an input/output error.
-    pub fn fail_syncs(&self, fail: bool) {
-        self.with(|state| state.fail_syncs = fail);
+    /// How many changes [`SimVfs::keep_history`] has seen.
+    #[must_use]
+    pub fn history(&self) -> usize {
+        self.with(|state| state.history.as_ref().map_or(0, |disks| disks.len() - 1))
+    }
+
+    /// The next boot if the power had been cut after the first `changes` of the history. This
+    /// machine goes on; `seed` decides the other's random numbers.
+    ///
+    /// # Panics
+    /// If the history has fewer changes.
+    #[must_use]
+    pub fn cut_at(&self, changes: usize, crash: Crash, seed: u64) -> Self {
+        let disk = self.with(|state| {
+            let disks = state.history.as_ref().expect("a history is kept");
+            disks[changes].clone()
+        });
+        Self::boot(disk.after(crash), seed)
+    }
+
+    /// Has the operation of this kind after `others` more of them fail, once, with an input/output
+    /// error.
+    pub fn fail_once(&self, op: Op, others: u64) {
+        self.with(|state| state.fails_once = Some((op, others)));
+    }
+
+    /// Whether the error that [`SimVfs::fail_once`] asked for was given.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.with(|state| state.fails_once.is_none())
+    }
+
+    /// Operations of a kind since boot, failed ones included.
+    #[must_use]
+    pub fn count(&self, op: Op) -> u64 {
+        self.with(|state| state.counts.get(&op).copied().unwrap_or(0))
+    }
+
+    /// While `true`, each operation of this kind fails with an input/output error.
+    pub fn fail(&self, op: Op, fail: bool) {
+        self.with(|state| {
+            state.failing.retain(|failing| *failing != op);
+            if fail {
+                state.failing.push(op);
+            }
+        });
+    }
+
+    /// A disk that lies: syncs of files whose names end in `suffix` do nothing and report success.
+    pub fn ignore_syncs(&self, suffix: &'static str) {
+        self.with(|state| state.ignores_syncs = Some(suffix));
+    }
+
+    /// A disk that lies: syncs of folders whose paths end in `suffix` do nothing and report success.
+    pub fn ignore_dir_syncs(&self, suffix: &'static str) {
+        self.with(|state| state.ignores_dir_syncs = Some(suffix));
+    }
+
+    /// Runs `f` before each sync of a file's contents takes effect.
+    pub fn before_sync(&self, f: impl Fn() + Send + Sync + 'static) {
+        self.with(|state| state.before_sync = Some(Arc::new(f)));
     }
 
     /// Lets `changes` more operations change the disk; the power goes at the next one.
@@ -170,7 +252,29 @@ impl SimVfs {
     /// # Errors
     /// If there is no such byte.
     pub fn rot(&self, path: &Path, offset: u64, mask: u8) -> io::Result<()> {
-        self.with(|state| state.disk.rot(path, offset, mask))
+        self.with(|state| {
+            let id = state.disk.names.find(path)?;
+            let at = usize::try_from(offset).map_err(io::Error::other)?;
+            if state.disk.contents_mut(id)?.flip(at, mask) {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
+        })
+    }
+
+    /// Puts zeroes over a range of a file, on the platter.
+    ///
+    /// # Errors
+    /// If there is no such file, or the disk is full.
+    pub fn wipe(&self, path: &Path, range: Range<u64>) -> io::Result<()> {
+        self.with(|state| {
+            let id = state.disk.names.find(path)?;
+            let len = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
+            state.disk.write(id, &vec![0; len], range.start)?;
+            state.disk.contents_mut(id)?.sync();
+            Ok(())
+        })
     }
 
     /// All files with their paths, in order.
@@ -185,8 +289,8 @@ impl SimVfs {
     /// If there is no such file.
     pub fn contents(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.with(|state| {
-            let id = state.disk.find(path)?;
-            Ok(state.disk.contents(id).to_vec())
+            let id = state.disk.names.find(path)?;
+            Ok(state.disk.contents(id)?.to_vec())
         })
     }
 
@@ -218,42 +322,94 @@ impl SimVfs {
                 *left -= 1;
             }
             state.changes += 1;
-            f(state)
+            let result = f(state);
+            if let Some(history) = &mut state.history {
+                history.push(state.disk.clone());
+            }
+            result
         })
     }
 }
 
+impl State {
+    /// Counts an operation, and says whether it is to fail.
+    fn strikes(&mut self, op: Op) -> bool {
+        *self.counts.entry(op).or_default() += 1;
+        if let Some((failing, left)) = &mut self.fails_once
+            && *failing == op
+        {
+            if *left == 0 {
+                self.fails_once = None;
+                return true;
+            }
+            *left -= 1;
+        }
+        self.failing.contains(&op)
+    }
+
+    fn check(&mut self, op: Op) -> io::Result<()> {
+        if self.strikes(op) {
+            return Err(eio());
+        }
+        Ok(())
+    }
+}
+
 impl Vfs for SimVfs {
-    fn create_dir(&self, _dir: &Path) -> io::Result<()> {
-        self.read(|_| Ok(()))
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.change(|state| state.disk.names.create_folder(dir))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.read(|state| Ok(state.disk.list(dir)))
+        self.read(|state| {
+            state.check(Op::List)?;
+            state.disk.names.list(dir)
+        })
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
-        let id = self.change(|state| Ok(state.disk.create(path)))?;
-        Ok(self.handle(path, id))
+        let id = self.change(|state| {
+            state.check(Op::Create)?;
+            state.disk.create(path)
+        })?;
+        Ok(file::shared(self, path.to_owned(), id))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
-        let id = self.read(|state| state.disk.find(path))?;
-        Ok(self.handle(path, id))
+        let id = self.read(|state| {
+            state.check(Op::Open)?;
+            state.disk.names.find(path)
+        })?;
+        Ok(file::shared(self, path.to_owned(), id))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.change(|state| state.disk.rename(from, to))
+        self.change(|state| {
+            state.check(Op::Rename)?;
+            state.disk.names.rename(from, to)
+        })
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        self.change(|state| state.disk.unlink(path))
+        self.change(|state| {
+            state.check(Op::Unlink)?;
+            state.disk.names.unlink(path)
+        })
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.change(|state| {
-            state.disk.sync_dir(dir);
-            Ok(())
+            if state.strikes(Op::SyncDir) {
+                state.disk.names.fail_sync(dir);
+                return Err(eio());
+            }
+            if state
+                .ignores_dir_syncs
+                .is_some_and(|suffix| dir.ends_with(suffix))
+            {
+                return Ok(());
+            }
+            state.disk.names.sync(dir)
         })
     }
 
@@ -275,16 +431,6 @@ impl Vfs for SimVfs {
     }
 }
 
-impl SimVfs {
-    fn handle(&self, path: &Path, id: FileId) -> Arc<dyn VfsFile> {
-        Arc::new(SimFile {
-            vfs: self.clone(),
-            path: path.to_owned(),
-            id,
-        })
-    }
-}
-
 struct Unlock {
     vfs: SimVfs,
     path: PathBuf,
@@ -297,160 +443,11 @@ impl Drop for Unlock {
     }
 }
 
-#[derive(Clone)]
-struct SimFile {
-    vfs: SimVfs,
-    path: PathBuf,
-    id: FileId,
-}
-
-impl SimFile {
-    fn check_readable(&self, state: &State, range: &Range<u64>) -> io::Result<()> {
-        let name = state.disk.name_of(self.id).unwrap_or(&self.path);
-        let bad = |(path, bad): &(PathBuf, Range<u64>)| {
-            path == name && bad.start < range.end && range.start < bad.end
-        };
-        if state.read_errors.iter().any(bad) {
-            return Err(io_error("simulated read error"));
-        }
-        Ok(())
-    }
-}
-
-impl VfsFile for SimFile {
-    fn size(&self) -> io::Result<u64> {
-        self.vfs
-            .read(|state| Ok(state.disk.contents(self.id).len() as u64))
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.vfs.read(|state| {
-            self.check_readable(state, &(offset..offset + buf.len() as u64))?;
-            let start = usize::try_from(offset).map_err(io::Error::other)?;
-            let bytes = state
-                .disk
-                .contents(self.id)
-                .get(start..start + buf.len())
-                .ok_or(io::ErrorKind::UnexpectedEof)?;
-            buf.copy_from_slice(bytes);
-            Ok(())
-        })
-    }
-
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.vfs.change(|state| {
-            if state.fail_writes {
-                return Err(io_error("simulated write error"));
-            }
-            state.disk.write(self.id, bytes, offset)
-        })
-    }
-
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.vfs.change(|state| state.disk.allocate(self.id, len))
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let machine = &self.vfs.machine;
-        let mut state = machine.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.syncs_waiting += 1;
-        while state.hold_syncs && state.alive {
-            state = machine
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        state.syncs_waiting -= 1;
-        drop(state);
-        self.vfs.change(|state| {
-            if state.fail_syncs {
-                return Err(io_error("simulated sync error"));
-            }
-            let name = state.disk.name_of(self.id).unwrap_or(&self.path);
-            if let Some((suffix, left)) = &mut state.syncs_left
-                && name.to_string_lossy().ends_with(*suffix)
-            {
-                if *left == 0 {
-                    state.alive = false;
-                    self.vfs.machine.changed.notify_all();
-                    return Err(power_is_off());
-                }
-                *left -= 1;
-            }
-            state.disk.sync(self.id);
-            Ok(())
-        })
-    }
-
-    fn drop_cache(&self) -> io::Result<()> {
-        self.vfs.read(|_| Ok(()))
-    }
-
-    fn map(&self, len: usize) -> io::Result<Box<dyn VfsMap>> {
-        self.vfs.read(|state| {
-            if state.disk.contents(self.id).len() < len {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            Ok(Box::new(SimMap {
-                file: self.clone(),
-                len,
-            }) as Box<dyn VfsMap>)
-        })
-    }
-}
-
-struct SimMap {
-    file: SimFile,
-    len: usize,
-}
-
-impl VfsMap for SimMap {
-    fn populate(&self, range: Range<usize>) -> io::Result<()> {
-        self.file.vfs.read(|state| {
-            self.file
-                .check_readable(state, &(range.start as u64..range.end as u64))
-        })
-    }
-
-    fn bytes(&self, range: Range<usize>) -> Bytes {
-        assert!(range.end <= self.len, "within the map");
-        self.file
-            .vfs
-            .with(|state| Bytes::copy_from_slice(&state.disk.contents(self.file.id)[range.clone()]))
-    }
-}
-
 fn power_is_off() -> io::Error {
-    io_error("the power is off")
+    io::Error::other("the power is off")
 }
 
-fn io_error(what: &'static str) -> io::Error {
-    io::Error::other(what)
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): small, seeded, good enough to toss coins.
-#[derive(Clone, Copy, Debug)]
-pub struct Random(pub u64);
-
-impl Random {
-    /// The next of 2⁶⁴ numbers.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "an endless source, not an iterator"
-    )]
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `bound`.
-    ///
-    /// # Panics
-    /// If `bound` is zero.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
+/// What a disk says that can't.
+fn eio() -> io::Error {
+    rustix::io::Errno::IO.into()
 }

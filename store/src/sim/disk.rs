@@ -1,127 +1,62 @@
 //! What is on the platter, and what is only in the cache above it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::contents::{Contents, Fate};
+use super::names::{FileId, Names};
 use super::{Crash, Random};
 
-/// Unsynced writes are remembered in blocks of this many bytes, the smallest that may tear.
-const SECTOR: usize = 512;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct FileId(u64);
-
+/// A disk. A copy shares what neither it nor the original changes later.
 #[derive(Clone, Default)]
 pub(super) struct Disk {
-    files: BTreeMap<FileId, Contents>,
-    names: BTreeMap<PathBuf, FileId>,
-    durable_names: BTreeMap<PathBuf, FileId>,
-    unsynced_names: Vec<NameChange>,
+    files: BTreeMap<FileId, Arc<Contents>>,
+    pub(super) names: Names,
     next_id: u64,
     pub(super) capacity: Option<u64>,
 }
 
-#[derive(Clone, Default)]
-struct Contents {
-    bytes: Vec<u8>,
-    synced_len: usize,
-    /// What the platter holds in sectors that were written since the last sync.
-    undo: BTreeMap<usize, Vec<u8>>,
-}
-
-#[derive(Clone)]
-enum NameChange {
-    Link(PathBuf, FileId),
-    Unlink(PathBuf),
-}
-
-impl NameChange {
-    fn path(&self) -> &Path {
-        match self {
-            Self::Link(path, _) | Self::Unlink(path) => path,
-        }
-    }
-
-    fn apply(self, names: &mut BTreeMap<PathBuf, FileId>) {
-        match self {
-            Self::Link(path, id) => names.insert(path, id),
-            Self::Unlink(path) => names.remove(&path),
-        };
-    }
-}
-
 impl Disk {
     pub(super) fn paths(&self) -> Vec<PathBuf> {
-        self.names.keys().cloned().collect()
-    }
-
-    pub(super) fn name_of(&self, id: FileId) -> Option<&PathBuf> {
         self.names
-            .iter()
-            .find_map(|(path, named)| (*named == id).then_some(path))
-    }
-
-    pub(super) fn list(&self, dir: &Path) -> Vec<String> {
-        self.names
-            .keys()
-            .filter(|path| path.parent() == Some(dir))
-            .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
+            .files()
+            .map(|(path, _)| path.to_path_buf())
             .collect()
     }
 
-    pub(super) fn find(&self, path: &Path) -> io::Result<FileId> {
-        Ok(*self.names.get(path).ok_or(io::ErrorKind::NotFound)?)
+    pub(super) fn contents(&self, id: FileId) -> io::Result<&Contents> {
+        let file = self.files.get(&id).ok_or(io::ErrorKind::NotFound)?;
+        Ok(file)
     }
 
-    pub(super) fn contents(&self, id: FileId) -> &[u8] {
-        self.files.get(&id).map_or(&[], |file| &file.bytes)
+    pub(super) fn contents_mut(&mut self, id: FileId) -> io::Result<&mut Contents> {
+        let file = self.files.get_mut(&id).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Arc::make_mut(file))
     }
 
     pub(super) fn used(&self) -> u64 {
-        let named = self.names.values().filter_map(|id| self.files.get(id));
-        named.map(|file| file.bytes.len() as u64).sum()
+        let named = self.names.files().filter_map(|(_, id)| self.files.get(&id));
+        named.map(|file| file.len() as u64).sum()
     }
 
-    fn change_name(&mut self, change: NameChange) {
-        change.clone().apply(&mut self.names);
-        self.unsynced_names.push(change);
-    }
-
-    pub(super) fn create(&mut self, path: &Path) -> FileId {
-        let id = FileId(self.next_id);
-        self.next_id += 1;
-        self.files.insert(id, Contents::default());
-        self.change_name(NameChange::Link(path.to_owned(), id));
-        id
-    }
-
-    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        let id = self.find(from)?;
-        self.change_name(NameChange::Link(to.to_owned(), id));
-        self.change_name(NameChange::Unlink(from.to_owned()));
-        Ok(())
-    }
-
-    pub(super) fn unlink(&mut self, path: &Path) -> io::Result<()> {
-        self.find(path)?;
-        self.change_name(NameChange::Unlink(path.to_owned()));
-        Ok(())
-    }
-
-    pub(super) fn sync_dir(&mut self, dir: &Path) {
-        let (synced, rest) = std::mem::take(&mut self.unsynced_names)
-            .into_iter()
-            .partition(|change| change.path().parent() == Some(dir));
-        self.unsynced_names = rest;
-        for change in Vec::from_iter::<Vec<NameChange>>(synced) {
-            change.apply(&mut self.durable_names);
+    /// An empty file of that name; the one that has it is emptied.
+    pub(super) fn create(&mut self, path: &Path) -> io::Result<FileId> {
+        if let Ok(id) = self.names.find(path) {
+            self.contents_mut(id)?.empty();
+            return Ok(id);
         }
+        let id = FileId(self.next_id);
+        self.names.link(path, id)?;
+        self.next_id += 1;
+        self.files.insert(id, Arc::default());
+        Ok(id)
     }
 
     /// Grows the file to `len`, or as far as the disk's capacity goes, as ext4 does.
-    fn grow(&mut self, id: FileId, len: u64) -> io::Result<()> {
-        let have = self.contents(id).len() as u64;
+    pub(super) fn grow(&mut self, id: FileId, len: u64) -> io::Result<()> {
+        let have = self.contents(id)?.len() as u64;
         if len <= have {
             return Ok(());
         }
@@ -129,108 +64,56 @@ impl Disk {
             .capacity
             .map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used()));
         let grown = have + (len - have).min(free);
-        let file = self.files.get_mut(&id).ok_or(io::ErrorKind::NotFound)?;
-        file.bytes
-            .resize(usize::try_from(grown).map_err(io::Error::other)?, 0);
+        let to = usize::try_from(grown).map_err(io::Error::other)?;
+        self.contents_mut(id)?.grow(to);
         if grown < len {
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())
     }
 
-    pub(super) fn allocate(&mut self, id: FileId, len: u64) -> io::Result<()> {
-        self.grow(id, len)
-    }
-
     pub(super) fn write(&mut self, id: FileId, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.grow(id, offset + bytes.len() as u64)?;
-        let file = self.files.get_mut(&id).ok_or(io::ErrorKind::NotFound)?;
-        let start = usize::try_from(offset).map_err(io::Error::other)?;
-        let end = start + bytes.len();
-        for sector in start / SECTOR..end.div_ceil(SECTOR) {
-            let from = sector * SECTOR;
-            let to = (from + SECTOR).min(file.bytes.len());
-            file.undo
-                .entry(sector)
-                .or_insert_with(|| file.bytes[from..to].to_vec());
-        }
-        file.bytes[start..end].copy_from_slice(bytes);
-        Ok(())
-    }
-
-    pub(super) fn sync(&mut self, id: FileId) {
-        if let Some(file) = self.files.get_mut(&id) {
-            file.undo.clear();
-            file.synced_len = file.bytes.len();
-        }
-    }
-
-    pub(super) fn rot(&mut self, path: &Path, offset: u64, mask: u8) -> io::Result<()> {
-        let id = self.find(path)?;
         let at = usize::try_from(offset).map_err(io::Error::other)?;
-        let byte = self
-            .files
-            .get_mut(&id)
-            .and_then(|file| file.bytes.get_mut(at))
-            .ok_or(io::ErrorKind::UnexpectedEof)?;
-        *byte ^= mask;
+        self.contents_mut(id)?.write(bytes, at);
         Ok(())
     }
 
     /// What the next boot finds.
     pub(super) fn after(&self, crash: Crash) -> Self {
         let mut disk = self.clone();
-        let (mut coin, block) = match crash {
-            Crash::KeepAll => (None, SECTOR),
-            Crash::LoseAll => (None, SECTOR),
-            Crash::Subset { seed, block } => (Some(Random(seed)), block.max(SECTOR)),
-        };
-        let names_kept = match (&mut coin, crash) {
-            (Some(coin), _) => {
-                usize::try_from(coin.below(disk.unsynced_names.len() as u64 + 1)).unwrap_or(0)
-            }
-            (None, Crash::KeepAll) => disk.unsynced_names.len(),
-            (None, _) => 0,
-        };
-        for change in std::mem::take(&mut disk.unsynced_names)
-            .into_iter()
-            .take(names_kept)
-        {
-            change.apply(&mut disk.durable_names);
-        }
-        disk.names = disk.durable_names.clone();
-        let linked = disk.names.values().copied().collect::<Vec<_>>();
-        disk.files.retain(|id, _| linked.contains(id));
-        for file in disk.files.values_mut() {
-            let mut tossed = None;
-            for (sector, old) in std::mem::take(&mut file.undo) {
-                let kept = match &mut coin {
-                    Some(coin) => {
-                        let number = sector * SECTOR / block;
-                        match tossed {
-                            Some((last, kept)) if last == number => kept,
-                            _ => {
-                                let kept = coin.below(2) == 0;
-                                tossed = Some((number, kept));
-                                kept
-                            }
-                        }
-                    }
-                    None => crash == Crash::KeepAll,
-                };
-                if !kept {
-                    file.bytes[sector * SECTOR..][..old.len()].copy_from_slice(&old);
+        match crash {
+            // The cache outlives the process, and what was unsynced still is.
+            Crash::KeepAll => return disk,
+            Crash::LoseAll => {
+                disk.names.cut(|| false);
+                for file in disk.files.values_mut() {
+                    Arc::make_mut(file).cut(Fate::Lost);
                 }
             }
-            let keep_len = match &mut coin {
-                Some(coin) => coin.below(2) == 0,
-                None => crash == Crash::KeepAll,
-            };
-            if !keep_len {
-                file.bytes.truncate(file.synced_len);
+            Crash::Subset { seed, block } => {
+                let mut coin = Random(seed);
+                let eighths = bias(&mut coin);
+                disk.names.cut(|| coin.below(8) < eighths);
+                for file in disk.files.values_mut() {
+                    let fate = Fate::Tossed {
+                        eighths: bias(&mut coin),
+                        coin: Random(coin.next()),
+                        block,
+                    };
+                    Arc::make_mut(file).cut(fate);
+                }
             }
-            file.synced_len = file.bytes.len();
         }
+        let named = disk.names.files().map(|(_, id)| id);
+        let named = named.collect::<BTreeSet<_>>();
+        disk.files.retain(|id, _| named.contains(id));
         disk
     }
+}
+
+/// The chance of something unsynced to survive, in eighths: often none or all, so that one file
+/// loses what came before another file's latest.
+fn bias(coin: &mut Random) -> u64 {
+    [0, 1, 4, 7, 8][usize::try_from(coin.below(5)).expect("below five")]
 }

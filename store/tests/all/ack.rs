@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tidegate_model::{QueueId, Timestamp};
-use tidegate_store::sim::{Crash, SimVfs};
+use tidegate_store::sim::{Crash, Op, SimVfs};
 use tidegate_store::{AppendError, LogPosition, Store};
 
 use crate::support::{Ledger, batch, dir, open_manual, small};
@@ -141,12 +141,12 @@ fn dropping_the_appender_writes_what_was_appended() {
 
 #[test]
 fn a_failed_sync_fences_and_is_never_retried() {
-    fences(|vfs, fail| vfs.fail_syncs(fail), "sync");
+    fences(|vfs, fail| vfs.fail(Op::Sync, fail), "sync");
 }
 
 #[test]
 fn a_failed_write_fences_and_is_never_retried() {
-    fences(|vfs, fail| vfs.fail_writes(fail), "write");
+    fences(|vfs, fail| vfs.fail(Op::Write, fail), "write");
 }
 
 fn fences(fail: impl Fn(&SimVfs, bool), action: &str) {
@@ -180,5 +180,8 @@ fn fences(fail: impl Fn(&SimVfs, bool), action: &str) {
 
     let rebooted = vfs.crash(Crash::LoseAll);
     let (_store, _background, ledger) = open_manual(&rebooted, small()).unwrap();
-    assert_eq!(ledger.len(), 1);
+    let found = ledger.all().map(|record| &record.section[..]);
+    let found = found.collect::<Vec<_>>();
+    // What the failed sync was for may have reached the platter all the same.
+    assert!(found == [b"good" as &[u8]] || found == [b"good" as &[u8], b"bad"]);
 }

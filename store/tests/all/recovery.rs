@@ -37,7 +37,7 @@ fn what_was_cut_never_comes_back() {
         .appender
         .append(&[batch(1, 6, 1, 11, b"behind it")])
         .unwrap();
-    vfs.fail_syncs(true);
+    vfs.power_off_at_sync(".seg", 0);
     assert!(!background.flush());
     let vfs = vfs.crash(Crash::KeepAll);
     vfs.rot(&dir().join(FIRST_SEGMENT), torn.0 + 50, 1).unwrap();
@@ -460,4 +460,46 @@ fn following(ledger: &Ledger, section: &[u8]) -> crate::support::Record {
     next.base_offset += u64::from(next.span);
     next.section = section.to_vec();
     next
+}
+
+#[test]
+fn a_folder_in_new_folders_is_there_after_a_power_cut() {
+    let vfs = SimVfs::new(16);
+    let dir = std::path::Path::new("/new/newer/newest");
+    let open = |vfs: &SimVfs| {
+        let mut ledger = Ledger::default();
+        let vfs = std::sync::Arc::new(vfs.clone());
+        let opened = Store::open_manual(vfs, dir, small(), Timestamp(0), &mut ledger);
+        opened.map(|(store, background)| (store, background, ledger))
+    };
+    vfs.keep_history();
+    let (mut store, background, mut ledger) = open(&vfs).unwrap();
+    append_durably(&mut store, &background, &mut ledger, (0, 5), b"durable");
+    let (_store, _background, recovered) = open(&vfs.crash(Crash::LoseAll)).unwrap();
+    assert_eq!(recovered.shards, ledger.shards);
+    // Wherever making it was cut off, it can be opened.
+    for changes in 0..vfs.history() {
+        for seed in 0..20 {
+            let cut = vfs.cut_at(changes, Crash::Subset { seed, block: 512 }, seed);
+            open(&cut).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_manifest_is_never_there_before_its_parts() {
+    let vfs = SimVfs::new(17);
+    let (mut store, background, mut ledger) = open_manual(&vfs, small()).unwrap();
+    append_durably(&mut store, &background, &mut ledger, (0, 5), b"durable");
+    vfs.keep_history();
+    assert!(store.appender.checkpoint(Timestamp(1), ledger.states()));
+    background.run_all();
+    for changes in 0..=vfs.history() {
+        for seed in 0..50 {
+            let cut = vfs.cut_at(changes, Crash::Subset { seed, block: 512 }, seed);
+            let (store, _background, recovered) = open_manual(&cut, small()).unwrap();
+            assert_eq!(store.report.damaged_snapshots, 0);
+            assert_eq!(recovered.shards, ledger.shards);
+        }
+    }
 }
