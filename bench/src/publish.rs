@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use tidegate_client::{Client, ClientKey, ConnectOptions, CreateTopic, Producer, ProducerOptions};
-use tidegate_model::{Message, Name, TopicRef};
+use tidegate_model::{Message, Name, TopicChange, TopicRef};
 use tidegate_sandbox_tests::BrokerProcess;
 
 use crate::disk;
@@ -46,6 +46,7 @@ impl Rig {
             .create_topic(&CreateTopic {
                 topic: topic.clone(),
                 queues,
+                settings: TopicChange::default(),
             })
             .await?;
         Ok(topic)

@@ -71,6 +71,7 @@ pub fn required(request: &Request) -> Vec<(Action, Resource)> {
     let view = |v: &crate::ViewRef| Resource::Source(SourceRef::View(v.clone()));
     match request {
         Request::CreateTopic(r) => vec![(Action::Manage, topic(&r.topic))],
+        Request::UpdateTopic(r) => vec![(Action::Manage, topic(&r.topic))],
         Request::DeleteTopic(r) => vec![(Action::Manage, topic(&r.topic))],
         Request::DescribeTopic(r) => vec![(Action::Describe, topic(&r.topic))],
         Request::ListTopics(r)

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidegate_model::{
-    GroupId, Name, Offset, QueueId, ShardId, Timestamp, TopicId, TopicRef, ViewId,
+    GroupId, Name, Offset, QueueId, ShardId, Timestamp, TopicId, TopicRef, TopicSettings, ViewId,
 };
 
 use crate::id::{BindingId, CursorId, SourceId};
@@ -20,7 +20,7 @@ use crate::refusal::Refusal;
 use crate::request::{OnError, RetryPolicy};
 
 pub use command::{CatalogCommand, CommandError};
-pub(crate) use refuse::{no_binding, no_group, no_plugin, no_topic, no_view};
+pub(crate) use refuse::{no_binding, no_group, no_plugin, no_topic, no_view, settings_refused};
 
 /// A topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Topic {
     pub created: Timestamp,
     /// Its queues in index order.
     pub queues: Vec<QueueId>,
+    /// What it keeps.
+    pub settings: TopicSettings,
 }
 
 /// A consumer group.

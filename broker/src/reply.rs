@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use tidegate_model::{
     Code, LeaseId, Offset, ProducerEpoch, ProducerId, QueueId, Seq, ShardId, Timestamp,
+    TopicSettings,
 };
 
 use crate::reference::{GroupRef, PluginRef, SourceRef, ViewRef};
@@ -45,6 +46,8 @@ pub struct TopicInfo {
     pub created: Timestamp,
     /// Its queues in index order.
     pub queues: Vec<QueueInfo>,
+    /// What it keeps.
+    pub settings: TopicSettings,
 }
 
 /// A queue as it is.

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use tidegate_model::{
-    LeaseId, Name, Offset, ProducerEpoch, ProducerId, QueueId, Sequence, Timestamp, TopicRef,
+    LeaseId, Name, Offset, ProducerEpoch, ProducerId, QueueId, Sequence, Timestamp, TopicChange,
+    TopicRef,
 };
 
 use crate::reference::{GroupRef, PluginRef, SourceRef, ViewRef};
@@ -12,6 +13,7 @@ use crate::reference::{GroupRef, PluginRef, SourceRef, ViewRef};
 #[expect(missing_docs, reason = "each variant is documented at its payload")]
 pub enum Request {
     CreateTopic(CreateTopic),
+    UpdateTopic(UpdateTopic),
     DeleteTopic(OneTopic),
     DescribeTopic(OneTopic),
     ListTopics(List),
@@ -47,6 +49,17 @@ pub struct CreateTopic {
     pub topic: TopicRef,
     /// Queues, 1 to [`tidegate_model::limits::TOPIC_QUEUES_MAX`].
     pub queues: u32,
+    /// What it keeps, where it differs from the default.
+    pub settings: TopicChange,
+}
+
+/// Changes what a topic keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpdateTopic {
+    /// The topic.
+    pub topic: TopicRef,
+    /// The change.
+    pub change: TopicChange,
 }
 
 /// Names a topic to describe or remove.

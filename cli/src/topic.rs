@@ -1,7 +1,10 @@
 //! `tidegate topic`.
 
+mod settings;
+
 use serde_json::{Value, json};
 use tidegate_client::{CreateTopic, QueueInfo, TopicInfo};
+use tidegate_model::{TopicChange, TopicRef, TopicSettings};
 
 use crate::app::App;
 use crate::confirm::Confirm;
@@ -23,6 +26,18 @@ pub(crate) enum Command {
         /// Queues, 1 to 1,024; order is kept within a queue
         #[arg(long, value_name = "N", default_value_t = QUEUES_DEFAULT)]
         queues: u32,
+        #[command(flatten)]
+        settings: settings::Options,
+        /// Check the request and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Change what a topic keeps
+    Set {
+        /// Its name
+        topic: String,
+        #[command(flatten)]
+        settings: settings::Options,
         /// Check the request and change nothing
         #[arg(long)]
         dry_run: bool,
@@ -30,7 +45,7 @@ pub(crate) enum Command {
     /// List the topics of the namespace
     #[command(visible_alias = "list")]
     Ls,
-    /// Show a topic and its queues
+    /// Show a topic, what it keeps, and its queues
     Info {
         /// Its name
         topic: String,
@@ -49,6 +64,7 @@ const COLUMNS: &[Column] = &[
     Column::text("topic"),
     Column::number("queues"),
     Column::number("messages"),
+    Column::text("keeps").wide(),
     Column::text("created").wide(),
     Column::number("layout").wide(),
 ];
@@ -59,16 +75,20 @@ pub(crate) async fn run(app: &mut App, command: Command) -> Result<()> {
         Command::Create {
             topic,
             queues,
+            settings,
             dry_run,
         } => {
             let create = CreateTopic {
                 topic: namespace.new_topic(&topic)?,
                 queues: checked_queues(queues)?,
+                settings: settings.change(),
             };
+            let kept = changed(&create.topic, TopicSettings::default(), &create.settings)?;
             if dry_run {
                 app.out.note(&format!(
-                    "dry run, nothing changed: make topic {} with {queues} queues",
-                    create.topic
+                    "dry run, nothing changed: make topic {} with {queues} queues, which keeps {}",
+                    create.topic,
+                    settings::sentence(&kept)
                 ));
                 return Ok(());
             }
@@ -80,6 +100,11 @@ pub(crate) async fn run(app: &mut App, command: Command) -> Result<()> {
             })
             .await
         }
+        Command::Set {
+            topic,
+            settings,
+            dry_run,
+        } => set(app, namespace.topic(&topic)?, &settings.change(), dry_run).await,
         Command::Ls => {
             with_client(app, async |app, client| {
                 let topics = client.topics(&namespace.0).await?;
@@ -122,6 +147,42 @@ pub(crate) async fn run(app: &mut App, command: Command) -> Result<()> {
     }
 }
 
+async fn set(app: &mut App, topic: TopicRef, change: &TopicChange, dry_run: bool) -> Result<()> {
+    if change.is_empty() {
+        return Err(
+            Failure::usage(format!("nothing of topic {topic} is to be changed"))
+                .hint(format!("tidegate topic set {} --retain 72h", topic.topic)),
+        );
+    }
+    with_client(app, async |app, client| {
+        let old = client.topic(&topic).await?.settings;
+        let kept = changed(&topic, old, change)?;
+        if dry_run {
+            app.out.note(&format!(
+                "dry run, nothing changed: topic {topic} keeps {}, and would keep {}",
+                settings::sentence(&old),
+                settings::sentence(&kept)
+            ));
+            return Ok(());
+        }
+        let info = client.update_topic(&topic, change).await?;
+        let sentence = format!("topic {topic} keeps {}", settings::sentence(&info.settings));
+        app.out.done(topic.topic.as_str(), &sentence, &value(&info))
+    })
+    .await
+}
+
+/// The server checks the same.
+fn changed(topic: &TopicRef, of: TopicSettings, change: &TopicChange) -> Result<TopicSettings> {
+    of.changed(change).map_err(|error| {
+        Failure::new(
+            tidegate_model::code::INVALID_ARGUMENT,
+            format!("topic {topic}: {error}"),
+        )
+        .hint("tidegate topic set --help")
+    })
+}
+
 fn checked_queues(queues: u32) -> Result<u32> {
     let max = tidegate_model::limits::TOPIC_QUEUES_MAX;
     if (1..=max).contains(&queues) {
@@ -149,6 +210,7 @@ fn item(info: &TopicInfo) -> Item {
             info.topic.topic.as_str().to_owned(),
             info.queues.len().to_string(),
             messages(info).to_string(),
+            settings::sentence(&info.settings),
             units::show_instant(info.created),
             info.layout_version.to_string(),
         ],
@@ -174,6 +236,7 @@ fn show(app: &mut App, info: &TopicInfo) -> Result<()> {
     let fields = [
         ("topic", info.topic.to_string()),
         ("created", units::show_instant(info.created)),
+        ("keeps", settings::sentence(&info.settings)),
         ("messages", messages(info).to_string()),
         ("queues", queues.join("\n")),
     ];
@@ -203,6 +266,7 @@ fn value(info: &TopicInfo) -> Value {
         "created": units::show_instant(info.created),
         "layout_version": info.layout_version,
         "messages": messages(info),
+        "settings": settings::value(&info.settings),
         "queues": queues,
     })
 }

@@ -10,8 +10,13 @@ use time::format_description::well_known::Rfc3339;
 /// Longest duration that an option takes.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Reads `500ms`, `2s`, `15m`, `12h` or `7d`.
+/// Reads `500ms`, `2s`, `15m`, `12h` or `7d`, up to a year.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    duration_up_to(text, DURATION_MAX)
+}
+
+/// Reads a duration of at most `max`.
+pub(crate) fn duration_up_to(text: &str, max: Duration) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no duration: write 500ms, 2s, 15m, 12h or 7d");
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
     let (number, unit) = text.split_at(digits);
@@ -27,8 +32,32 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     number
         .checked_mul(unit_ms)
         .map(Duration::from_millis)
-        .filter(|duration| *duration <= DURATION_MAX)
-        .ok_or_else(|| format!("{text:?} is over {} days", DURATION_MAX.as_secs() / 86_400))
+        .filter(|duration| *duration <= max)
+        .ok_or_else(|| format!("{text:?} is over {} days", max.as_secs() / 86_400))
+}
+
+/// Reads `512KiB`, `500MB` or `10GiB`: powers of 1024 with the i, of 1000 without.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no size: write 512KiB, 500MB or 10GiB");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let unit: u64 = match unit {
+        "B" => 1,
+        "kB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        "PiB" => 1 << 50,
+        _ => return Err(wrong()),
+    };
+    number
+        .checked_mul(unit)
+        .ok_or_else(|| format!("{text:?} is over {}", bytes(u64::MAX)))
 }
 
 /// Milliseconds of a duration; at most `u32::MAX` (49 days), as the protocol has it.
@@ -125,6 +154,23 @@ pub(crate) fn show_duration(duration: Duration) -> String {
     }
 }
 
+/// An age in ms, as [`duration`] reads it: in the largest unit of which it is a whole number.
+pub(crate) fn age(ms: u64) -> String {
+    let units = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1_000, "s"),
+    ];
+    units
+        .into_iter()
+        .find(|(unit, _)| ms > 0 && ms.is_multiple_of(*unit))
+        .map_or_else(
+            || format!("{ms}ms"),
+            |(unit, name)| format!("{}{name}", ms / unit),
+        )
+}
+
 /// A digest as people compare it.
 pub(crate) fn digest(digest: &[u8; 32]) -> String {
     let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -157,6 +203,32 @@ mod tests {
         ] {
             assert!(duration(text).is_err(), "{text:?} passed");
         }
+    }
+
+    #[test]
+    fn sizes_carry_units() {
+        for (text, number) in [
+            ("7B", 7),
+            ("2kB", 2_000),
+            ("512KiB", 524_288),
+            ("500MB", 500_000_000),
+            ("10GiB", 10_737_418_240),
+            ("1PiB", 1 << 50),
+        ] {
+            assert_eq!(size(text), Ok(number), "{text}");
+        }
+        for text in ["", "7", "B", "7 B", "-7B", "1.5GiB", "7gib", "99999999PiB"] {
+            assert!(size(text).is_err(), "{text:?} passed");
+        }
+    }
+
+    #[test]
+    fn ages_print_as_they_are_read() {
+        for text in ["7d", "36h", "90m", "75s", "1500ms"] {
+            let ms = u64::try_from(duration(text).unwrap().as_millis()).unwrap();
+            assert_eq!(age(ms), text);
+        }
+        assert_eq!(age(0), "0ms");
     }
 
     #[test]

@@ -5,7 +5,9 @@ use core::str::FromStr;
 
 use bytes::Bytes;
 use tidegate_model::name::DEFAULT_NAMESPACE;
-use tidegate_model::{Name, NameError, Offset, QueueId, ShardId, Timestamp, TopicRef};
+use tidegate_model::{
+    Name, NameError, Offset, QueueId, ShardId, Timestamp, TopicChange, TopicRef, TopicSettings,
+};
 
 /// A consumer group by name, written `GROUP` or `NAMESPACE/GROUP`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +65,8 @@ pub struct CreateTopic {
     pub topic: TopicRef,
     /// Queues, 1 to [`tidegate_model::limits::TOPIC_QUEUES_MAX`].
     pub queues: u32,
+    /// What it keeps, where it differs from the server's default.
+    pub settings: TopicChange,
 }
 
 /// A topic as it is.
@@ -76,6 +80,8 @@ pub struct TopicInfo {
     pub created: Timestamp,
     /// Its queues in index order.
     pub queues: Vec<QueueInfo>,
+    /// What it keeps.
+    pub settings: TopicSettings,
 }
 
 /// A queue as it is.

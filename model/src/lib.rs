@@ -23,6 +23,7 @@ pub mod limits;
 pub mod message;
 pub mod name;
 pub mod property;
+pub mod retention;
 pub mod section;
 
 pub use code::Code;
@@ -34,4 +35,5 @@ pub use id::{
 pub use message::Message;
 pub use name::{Name, NameError, TopicRef};
 pub use property::{Value, ValueRef};
+pub use retention::{Cleanup, Keep, SettingsError, TopicChange, TopicSettings};
 pub use section::{Codec, Record, Section, SectionBuilder, SectionError};

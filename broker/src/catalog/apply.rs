@@ -36,8 +36,13 @@ impl Catalog {
     /// Whether the command would be applied now.
     pub(crate) fn check(&self, command: &CatalogCommand) -> Result<(), Refusal> {
         match command {
-            CatalogCommand::CreateTopic { topic, queues } => {
-                self.check_create_topic(topic, *queues)
+            CatalogCommand::CreateTopic {
+                topic,
+                queues,
+                settings,
+            } => self.check_create_topic(topic, *queues, settings),
+            CatalogCommand::UpdateTopic { topic, change } => {
+                self.check_update_topic(topic, change).map(drop)
             }
             CatalogCommand::DeleteTopic { topic } => self.check_delete_topic(topic),
             CatalogCommand::CreateGroup { group, policy } => self.check_create_group(group, policy),
@@ -77,8 +82,16 @@ impl Catalog {
     ) -> Result<Fallout, Refusal> {
         self.check(command)?;
         Ok(match command {
-            CatalogCommand::CreateTopic { topic, queues } => {
-                self.create_topic(now, topic, *queues);
+            CatalogCommand::CreateTopic {
+                topic,
+                queues,
+                settings,
+            } => {
+                self.create_topic(now, topic, *queues, *settings);
+                Fallout::default()
+            }
+            CatalogCommand::UpdateTopic { topic, change } => {
+                self.update_topic(topic, change);
                 Fallout::default()
             }
             CatalogCommand::DeleteTopic { topic } => self.delete_topic(topic),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message;
-use tidegate_model::{Name, Offset, QueueId, ShardId, TopicRef};
+use tidegate_model::{Name, Offset, QueueId, ShardId, TopicChange, TopicRef, TopicSettings};
 
 use super::wire::{self, Wrong};
 use crate::reference::{GroupRef, PluginRef, SourceRef, ViewRef};
@@ -21,6 +21,11 @@ pub enum CatalogCommand {
     CreateTopic {
         topic: TopicRef,
         queues: u32,
+        settings: TopicSettings,
+    },
+    UpdateTopic {
+        topic: TopicRef,
+        change: TopicChange,
     },
     DeleteTopic {
         topic: TopicRef,
@@ -90,7 +95,7 @@ pub struct CommandError {
 /// A command as Protobuf: one field of `kind` is set.
 #[derive(Clone, PartialEq, Message)]
 struct Record {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
     kind: Option<Kind>,
 }
 
@@ -122,6 +127,8 @@ enum Kind {
     OpenDeadLetter(OpenDeadLetter),
     #[prost(message, tag = "13")]
     RegisterClient(RegisterClient),
+    #[prost(message, tag = "14")]
+    UpdateTopic(UpdateTopic),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -130,6 +137,16 @@ struct CreateTopic {
     topic: Option<wire::Named>,
     #[prost(uint32, tag = "2")]
     queues: u32,
+    #[prost(message, optional, tag = "3")]
+    settings: Option<wire::Settings>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct UpdateTopic {
+    #[prost(message, optional, tag = "1")]
+    topic: Option<wire::Named>,
+    #[prost(message, optional, tag = "2")]
+    change: Option<wire::Change>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -209,9 +226,18 @@ impl CatalogCommand {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let kind = match self {
-            Self::CreateTopic { topic, queues } => Kind::CreateTopic(CreateTopic {
+            Self::CreateTopic {
+                topic,
+                queues,
+                settings,
+            } => Kind::CreateTopic(CreateTopic {
                 topic: wire::topic(topic),
                 queues: *queues,
+                settings: Some(wire::settings(settings)),
+            }),
+            Self::UpdateTopic { topic, change } => Kind::UpdateTopic(UpdateTopic {
+                topic: wire::topic(topic),
+                change: Some(wire::change(change)),
             }),
             Self::DeleteTopic { topic } => {
                 Kind::DeleteTopic(wire::topic(topic).unwrap_or_default())
@@ -302,6 +328,11 @@ fn read(kind: Kind) -> Result<CatalogCommand, Wrong> {
         Kind::CreateTopic(r) => CatalogCommand::CreateTopic {
             topic: wire::read_topic(r.topic)?,
             queues: r.queues,
+            settings: wire::read_settings(r.settings)?,
+        },
+        Kind::UpdateTopic(r) => CatalogCommand::UpdateTopic {
+            topic: wire::read_topic(r.topic)?,
+            change: wire::read_change(r.change)?,
         },
         Kind::DeleteTopic(r) => CatalogCommand::DeleteTopic {
             topic: wire::read_topic(Some(r))?,

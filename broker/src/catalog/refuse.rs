@@ -1,6 +1,6 @@
 //! What is said of things that aren't there, or can't be made.
 
-use tidegate_model::{Code, Name, TopicRef, code};
+use tidegate_model::{Code, Name, SettingsError, TopicRef, code};
 
 use crate::reference::{GroupRef, PluginRef, ViewRef};
 use crate::refusal::Refusal;
@@ -45,6 +45,18 @@ pub(crate) fn no_binding(group: &GroupRef, topic: &TopicRef) -> Refusal {
         code::BINDING_NOT_FOUND,
         format!("no plugin is bound to group {group} on topic {topic}"),
     )
+}
+
+pub(crate) fn settings_refused(topic: &TopicRef, error: &SettingsError) -> Refusal {
+    let name = &topic.topic;
+    let hint = match error {
+        SettingsError::OutOfBounds { .. } => {
+            format!("tidegate topic set {name} --retain 72h --retain-bytes 10GiB")
+        }
+        SettingsError::Compacted => format!("tidegate topic set {name} --compact=false"),
+        SettingsError::NotCompacted => format!("tidegate topic set {name} --compact"),
+    };
+    argument(format!("topic {topic}: {error}")).hint(hint)
 }
 
 pub(super) fn exists(code: Code, kind: &str, name: &dyn core::fmt::Display) -> Refusal {

@@ -67,6 +67,8 @@ struct TopicRow {
     created: i64,
     #[prost(uint64, repeated, tag = "5")]
     queues: Vec<u64>,
+    #[prost(message, optional, tag = "6")]
+    settings: Option<wire::Settings>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -252,6 +254,7 @@ impl Catalog {
                 layout_version: row.layout_version,
                 created: Timestamp(row.created),
                 queues,
+                settings: wire::read_settings(row.settings)?,
             },
         );
         Ok(())
@@ -345,6 +348,7 @@ fn topic_row(topic: &Topic) -> TopicRow {
         layout_version: topic.layout_version,
         created: topic.created.0,
         queues: topic.queues.iter().map(|queue| queue.0).collect(),
+        settings: Some(wire::settings(&topic.settings)),
     }
 }
 

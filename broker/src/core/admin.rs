@@ -1,9 +1,9 @@
 //! Administration: what a request asks of the catalogue.
 
-use tidegate_model::{GroupId, ShardId};
+use tidegate_model::{GroupId, ShardId, TopicSettings};
 
 use super::{Core, DeadLetterTarget, Place, Plan, PluginFacts, QueueBounds, Resolved};
-use crate::catalog::{CatalogCommand, no_group};
+use crate::catalog::{CatalogCommand, no_group, settings_refused};
 use crate::id::{CursorId, SourceId};
 use crate::reference::{GroupRef, SourceRef};
 use crate::refusal::Refusal;
@@ -22,7 +22,11 @@ impl Core {
         facts: Option<&PluginFacts>,
         bounds: &dyn QueueBounds,
     ) -> Plan {
-        match command(request, facts) {
+        let command = match command(request, facts) {
+            Ok(command) => command,
+            Err(refusal) => return Plan::Refuse(refusal),
+        };
+        match command {
             Some(command) => match self.catalog.check(&command) {
                 Ok(()) => Plan::Append(command),
                 Err(refusal) => Plan::Refuse(refusal),
@@ -89,11 +93,21 @@ impl Core {
 }
 
 /// The command that a request comes down to; `None` if it only asks.
-fn command(request: &Request, facts: Option<&PluginFacts>) -> Option<CatalogCommand> {
-    Some(match request {
+fn command(
+    request: &Request,
+    facts: Option<&PluginFacts>,
+) -> Result<Option<CatalogCommand>, Refusal> {
+    Ok(Some(match request {
         Request::CreateTopic(r) => CatalogCommand::CreateTopic {
             topic: r.topic.clone(),
             queues: r.queues,
+            settings: TopicSettings::default()
+                .changed(&r.settings)
+                .map_err(|error| settings_refused(&r.topic, &error))?,
+        },
+        Request::UpdateTopic(r) => CatalogCommand::UpdateTopic {
+            topic: r.topic.clone(),
+            change: r.change,
         },
         Request::DeleteTopic(r) => CatalogCommand::DeleteTopic {
             topic: r.topic.clone(),
@@ -133,6 +147,6 @@ fn command(request: &Request, facts: Option<&PluginFacts>) -> Option<CatalogComm
             group: r.group.clone(),
             topic: r.topic.clone(),
         },
-        _ => return None,
-    })
+        _ => return Ok(None),
+    }))
 }

@@ -21,6 +21,7 @@ impl Core {
     pub fn reply_for(&self, request: &Request, bounds: &dyn QueueBounds) -> Reply {
         let made = match request {
             Request::CreateTopic(r) => self.topic_reply(&r.topic, bounds),
+            Request::UpdateTopic(r) => self.topic_reply(&r.topic, bounds),
             Request::CreateGroup(r) => self.group_reply(&r.group, bounds),
             Request::CreateView(r) => self.view_reply(&r.view),
             Request::DeployPlugin(r) => self.plugin_reply(&r.plugin),
@@ -110,6 +111,7 @@ impl Core {
             layout_version: topic.layout_version,
             created: topic.created,
             queues: self.queue_infos(topic, bounds),
+            settings: topic.settings,
         }
     }
 

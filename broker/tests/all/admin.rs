@@ -3,9 +3,10 @@
 use tidegate_broker::reply::Reply;
 use tidegate_broker::request::{
     Bind, CreateView, List, OneGroup, OnePlugin, OneTopic, OneView, Request, RetryPolicy, Unbind,
+    UpdateTopic,
 };
 use tidegate_broker::{CatalogCommand, SourceId, ViewRef};
-use tidegate_model::{Code, Name, code};
+use tidegate_model::{Cleanup, Code, Keep, Name, TopicChange, TopicSettings, code};
 
 use crate::node::{
     Node, binding, create_group, create_topic, deploy, group, name, plugin, policy, topic,
@@ -70,6 +71,27 @@ fn refusals_name_the_object_and_say_what_to_do() {
             Request::DescribeTopic(one_topic("u")),
             code::TOPIC_NOT_FOUND,
             "topic u",
+        ),
+        (
+            update_topic("u", TopicChange::default()),
+            code::TOPIC_NOT_FOUND,
+            "topic u",
+        ),
+        (
+            update_topic("t", retain(Keep::UpTo(999))),
+            code::INVALID_ARGUMENT,
+            "1000",
+        ),
+        (
+            update_topic(
+                "t",
+                TopicChange {
+                    cleanup: Some(Cleanup::Compact),
+                    ..retain(Keep::UpTo(1_000))
+                },
+            ),
+            code::INVALID_ARGUMENT,
+            "newest message of each key",
         ),
         (
             create_group("g", policy(1, &[])),
@@ -206,6 +228,61 @@ fn descriptions_show_cursors_and_bindings() {
 }
 
 #[test]
+fn a_topic_keeps_a_week_unless_told_otherwise_and_what_it_was_told_survives_a_restart() {
+    let mut node = Node::new();
+    node.admin(create_topic("t", 1)).unwrap();
+    let settings = |node: &Node| node.core.catalog().topic(&topic("t")).unwrap().settings;
+    assert_eq!(settings(&node), TopicSettings::default());
+    let size = TopicChange {
+        retain_bytes: Some(Keep::UpTo(10 << 30)),
+        retain_consumed: Some(true),
+        ..retain(Keep::All)
+    };
+    let Ok(Reply::Topic(info)) = node.admin(update_topic("t", size)) else {
+        panic!("a changed topic is described");
+    };
+    let expected = TopicSettings::default().changed(&size).unwrap();
+    assert_eq!(info.settings, expected);
+    for steps in [0, 3] {
+        node.restart(steps);
+        assert_eq!(settings(&node), expected);
+    }
+    let only_time = retain(Keep::UpTo(60_000));
+    node.admin(update_topic("t", only_time)).unwrap();
+    assert_eq!(settings(&node), expected.changed(&only_time).unwrap());
+}
+
+#[test]
+fn commands_from_before_there_were_settings_read_as_the_default() {
+    // create topic default/t with 2 queues: the first version's bytes.
+    let old = b"\x0a\x10\x0a\x0c\x0a\x07default\x12\x01t\x10\x02";
+    assert_eq!(
+        CatalogCommand::decode(old).unwrap(),
+        CatalogCommand::CreateTopic {
+            topic: topic("t"),
+            queues: 2,
+            settings: TopicSettings::default(),
+        }
+    );
+}
+
+#[test]
+fn a_change_of_settings_has_these_bytes_for_ever() {
+    let command = CatalogCommand::UpdateTopic {
+        topic: topic("t"),
+        change: TopicChange {
+            retain_consumed: Some(true),
+            cleanup: Some(Cleanup::Compact),
+            tombstone_ms: Some(1_000),
+            ..retain(Keep::UpTo(60_000))
+        },
+    };
+    let bytes = b"\x72\x1b\x0a\x0c\x0a\x07default\x12\x01t\x12\x0b\x08\xe0\xd4\x03\x18\x01\x20\x01\x28\xe8\x07";
+    assert_eq!(command.encode(), bytes);
+    assert_eq!(CatalogCommand::decode(bytes).unwrap(), command);
+}
+
+#[test]
 fn ids_are_never_given_again_and_queues_are_spread_over_shards() {
     let mut node = Node::with(3, RetryPolicy::default());
     let first = node.core.catalog().topic(&topic("t")).unwrap().clone();
@@ -242,6 +319,7 @@ fn of_two_equal_requests_at_once_one_is_refused_when_applied() {
     let command = CatalogCommand::CreateTopic {
         topic: topic("t"),
         queues: 1,
+        settings: TopicSettings::default(),
     };
     let mut effects = tidegate_broker::Effects::new();
     node.core
@@ -311,5 +389,19 @@ proptest::proptest! {
         let mut node = Node::new();
         let _ = node.core.restore_catalog(&bytes);
         let _ = node.core.restore_shard(tidegate_model::ShardId(1), &bytes);
+    }
+}
+
+fn update_topic(text: &str, change: TopicChange) -> Request {
+    Request::UpdateTopic(UpdateTopic {
+        topic: topic(text),
+        change,
+    })
+}
+
+fn retain(ms: Keep) -> TopicChange {
+    TopicChange {
+        retain_ms: Some(ms),
+        ..TopicChange::default()
     }
 }

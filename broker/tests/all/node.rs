@@ -19,7 +19,7 @@ use tidegate_broker::{
 };
 use tidegate_model::{
     Code, Name, Offset, ProducerEpoch, ProducerId, QueueId, Seq, Sequence, ShardId, Timestamp,
-    TopicRef, code,
+    TopicChange, TopicRef, code,
 };
 
 pub(crate) const SHARDS: u32 = 4;
@@ -651,6 +651,7 @@ pub(crate) fn create_topic(text: &str, queues: u32) -> Request {
     Request::CreateTopic(CreateTopic {
         topic: topic(text),
         queues,
+        settings: TopicChange::default(),
     })
 }
 

@@ -10,7 +10,7 @@ use tidegate_client::{
     BindingSpec, Client, CreateGroup, CreateTopic, CreateView, DeployPlugin, GroupInfo, GroupRef,
     OnError, PluginRef, Source, StartAt, ViewRef,
 };
-use tidegate_model::{Message, Name, TopicRef, code};
+use tidegate_model::{Message, Name, TopicChange, TopicRef, code};
 
 use super::broker::Broker;
 use crate::app::App;
@@ -106,6 +106,7 @@ impl Demo {
         let create = CreateTopic {
             topic: self.topic.clone(),
             queues: QUEUES,
+            settings: TopicChange::default(),
         };
         self.client.create_topic(&create).await?;
         Ok(format!("{} with {QUEUES} queues", self.topic))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidegate_model::{Code, Name, Offset, TopicRef, code};
+use tidegate_model::{Code, Name, Offset, TopicChange, TopicRef, code};
 use tidegate_wire::Delivery;
 use tidegate_wire::client::settle_outcome;
 use tidegate_wire::limits::SETTLE_RUNS_MAX;
@@ -31,6 +31,26 @@ impl Client {
         let kind = RequestKind::CreateTopic(proto::CreateTopic {
             topic: Some(convert::topic_ref(&create.topic)),
             queues: create.queues,
+            settings: Some((&create.settings).into()),
+        });
+        match self.ask(kind).await? {
+            (ReplyKind::Topic(info), _) => convert::topic_info(info),
+            _ => Err(unfitting()),
+        }
+    }
+
+    /// Changes what a topic keeps. What may go goes within seconds.
+    ///
+    /// # Errors
+    /// `TOPIC_NOT_FOUND`, `INVALID_ARGUMENT`.
+    pub async fn update_topic(
+        &self,
+        topic: &TopicRef,
+        change: &TopicChange,
+    ) -> Result<TopicInfo, Error> {
+        let kind = RequestKind::UpdateTopic(proto::UpdateTopic {
+            topic: Some(convert::topic_ref(topic)),
+            change: Some(change.into()),
         });
         match self.ask(kind).await? {
             (ReplyKind::Topic(info), _) => convert::topic_info(info),

@@ -7,7 +7,7 @@ use tidegate_broker::request::{BindingSpec, OnError, RetryPolicy};
 use tidegate_broker::{
     Core, CursorId, Effects, GroupRef, PluginRef, RangeSet, Settings, SourceRef, ViewRef,
 };
-use tidegate_model::{LeaseId, Name, Offset, QueueId, ShardId, Timestamp, TopicRef};
+use tidegate_model::{LeaseId, Name, Offset, QueueId, ShardId, Timestamp, TopicRef, TopicSettings};
 
 /// Records of one input; more add nothing but time.
 const RECORDS_MAX: usize = 64;
@@ -183,6 +183,7 @@ fn topic_command() -> CatalogCommand {
     CatalogCommand::CreateTopic {
         topic: topic(),
         queues: 2,
+        settings: TopicSettings::default(),
     }
 }
 

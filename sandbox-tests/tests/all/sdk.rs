@@ -6,7 +6,7 @@ use tidegate_client::{
     Client, ConsumerOptions, CreateGroup, CreateTopic, GroupRef, ProducerOptions, Received,
     RetryPolicy, Sent, Source, StartAt,
 };
-use tidegate_model::{Message, Name, Offset, TopicRef};
+use tidegate_model::{Message, Name, Offset, TopicChange, TopicRef};
 use tidegate_sandbox_tests::DEADLINE;
 
 /// Messages that one read asks for.
@@ -39,6 +39,7 @@ pub(crate) async fn create_topic(client: &Client, name: &str, queues: u32) {
     let create = CreateTopic {
         topic: topic(name),
         queues,
+        settings: TopicChange::default(),
     };
     soon("a topic", client.create_topic(&create)).await.unwrap();
 }

@@ -20,5 +20,5 @@ pub use reply::{
 pub use request::{
     Bind, BindingSpec, CreateGroup, CreateTopic, CreateView, DeployPlugin, Empty, GroupRef,
     Namespace, OnError, PluginRef, Read, Receive, Request, RequestKind, ResetGroup, RetryPolicy,
-    Settle, SourceRef, StartAt, StartKind, TopicRef, Unbind, ViewRef,
+    Settle, SourceRef, StartAt, StartKind, TopicRef, TopicSettings, Unbind, UpdateTopic, ViewRef,
 };

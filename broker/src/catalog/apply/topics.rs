@@ -1,8 +1,11 @@
 //! Topics: made by users with a number of queues, or by the broker for dead letters.
 
-use tidegate_model::{Name, QueueId, ShardId, Timestamp, TopicId, TopicRef, code, limits};
+use tidegate_model::{
+    Cleanup, Name, QueueId, ShardId, Timestamp, TopicChange, TopicId, TopicRef, TopicSettings,
+    code, limits,
+};
 
-use super::super::refuse::{argument, exists, full, users_name};
+use super::super::refuse::{argument, exists, full, settings_refused, users_name};
 use super::super::{Catalog, Group, Topic, no_group, no_topic};
 use super::Fallout;
 use crate::id::SourceId;
@@ -19,7 +22,12 @@ pub(crate) fn dead_letter_name(group: &Group) -> TopicRef {
 }
 
 impl Catalog {
-    pub(super) fn check_create_topic(&self, topic: &TopicRef, queues: u32) -> Result<(), Refusal> {
+    pub(super) fn check_create_topic(
+        &self,
+        topic: &TopicRef,
+        queues: u32,
+        settings: &TopicSettings,
+    ) -> Result<(), Refusal> {
         users_name("namespace", &topic.namespace)?;
         users_name("topic", &topic.topic)?;
         if queues == 0 || queues > limits::TOPIC_QUEUES_MAX {
@@ -28,10 +36,38 @@ impl Catalog {
                 limits::TOPIC_QUEUES_MAX
             )));
         }
+        settings
+            .check()
+            .map_err(|error| settings_refused(topic, &error))?;
         if self.topic_names.contains_key(topic) {
             return Err(exists(code::TOPIC_EXISTS, "topic", topic));
         }
         self.check_room(queues as usize)
+    }
+
+    /// The settings that the topic would have.
+    pub(super) fn check_update_topic(
+        &self,
+        name: &TopicRef,
+        change: &TopicChange,
+    ) -> Result<TopicSettings, Refusal> {
+        let topic = self.topic(name).ok_or_else(|| no_topic(name))?;
+        if name.topic.is_system() && change.cleanup == Some(Cleanup::Compact) {
+            return Err(argument(format!(
+                "topic {name} can't be compacted: dead letters may have no key"
+            )));
+        }
+        topic
+            .settings
+            .changed(change)
+            .map_err(|error| settings_refused(name, &error))
+    }
+
+    pub(super) fn update_topic(&mut self, name: &TopicRef, change: &TopicChange) {
+        let settings = self.check_update_topic(name, change).expect("checked");
+        let id = self.topic_names[name];
+        let topic = self.topics.get_mut(&id).expect("named topics exist");
+        topic.settings = settings;
     }
 
     fn check_room(&self, queues: usize) -> Result<(), Refusal> {
@@ -44,15 +80,21 @@ impl Catalog {
         Ok(())
     }
 
-    pub(super) fn create_topic(&mut self, now: Timestamp, name: &TopicRef, queues: u32) {
-        let id = self.new_topic(now, name);
+    pub(super) fn create_topic(
+        &mut self,
+        now: Timestamp,
+        name: &TopicRef,
+        queues: u32,
+        settings: TopicSettings,
+    ) {
+        let id = self.new_topic(now, name, settings);
         for _ in 0..queues {
             self.last.queue += 1;
             self.add_queue(id, QueueId(self.last.queue));
         }
     }
 
-    fn new_topic(&mut self, now: Timestamp, name: &TopicRef) -> TopicId {
+    fn new_topic(&mut self, now: Timestamp, name: &TopicRef, settings: TopicSettings) -> TopicId {
         self.last.topic += 1;
         let id = TopicId(self.last.topic);
         self.topic_names.insert(name.clone(), id);
@@ -64,6 +106,7 @@ impl Catalog {
                 layout_version: 1,
                 created: now,
                 queues: Vec::new(),
+                settings,
             },
         );
         id
@@ -159,7 +202,7 @@ impl Catalog {
                     .layout_version += 1;
                 topic
             }
-            None => self.new_topic(now, &name),
+            None => self.new_topic(now, &name, TopicSettings::of_dead_letters()),
         };
         self.add_queue(topic, queue);
         Some(topic)

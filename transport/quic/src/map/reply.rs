@@ -71,6 +71,7 @@ fn topic(info: &TopicInfo) -> proto::Topic {
         layout_version: info.layout_version,
         created_ms: info.created.0,
         queues: info.queues.iter().map(queue).collect(),
+        settings: Some((&info.settings).into()),
     }
 }
 

@@ -3,9 +3,10 @@
 use tidegate_broker::request::{
     Bind, BindingSpec, CreateGroup, CreateTopic, CreateView, DeployPlugin, List, OnError, OneGroup,
     OnePlugin, OneTopic, OneView, Read, Receive, ResetGroup, RetryPolicy, Settle, Unbind,
+    UpdateTopic,
 };
 use tidegate_broker::{Refusal, Request};
-use tidegate_model::{Name, code};
+use tidegate_model::{Name, TopicChange, code};
 use tidegate_wire::proto::{self, RequestKind};
 
 use super::data::encoded_runs;
@@ -20,6 +21,11 @@ pub(crate) fn request(kind: RequestKind) -> Result<Request, Refusal> {
         RequestKind::CreateTopic(create) => Request::CreateTopic(CreateTopic {
             topic: topic_checked(create.topic, Name::new)?,
             queues: create.queues,
+            settings: change(create.settings.unwrap_or_default())?,
+        }),
+        RequestKind::UpdateTopic(update) => Request::UpdateTopic(UpdateTopic {
+            topic: topic(update.topic)?,
+            change: change(part(update.change, "change")?)?,
         }),
         RequestKind::DeleteTopic(one) => Request::DeleteTopic(OneTopic {
             topic: topic(Some(one))?,
@@ -112,6 +118,15 @@ fn one_view(view: proto::ViewRef) -> Result<OneView, Refusal> {
 fn one_plugin(plugin: proto::PluginRef) -> Result<OnePlugin, Refusal> {
     Ok(OnePlugin {
         plugin: plugin_checked(Some(plugin), Name::reference)?,
+    })
+}
+
+fn change(settings: proto::TopicSettings) -> Result<TopicChange, Refusal> {
+    settings.change().map_err(|number| {
+        Refusal::new(
+            code::INVALID_ARGUMENT,
+            format!("this server knows no cleanup of number {number}"),
+        )
     })
 }
 

@@ -8,7 +8,7 @@ use tidegate_client::{
     ProducerOptions, Source, StartAt,
 };
 use tidegate_model::limits::BODY_BYTES_MAX;
-use tidegate_model::{Message, Offset, Value, code};
+use tidegate_model::{Message, Offset, TopicChange, Value, code};
 
 use crate::mock::{OLD_TOKEN, TOKEN};
 use crate::stage::{ServerKey, Stage, group, name, topic};
@@ -17,6 +17,7 @@ async fn create(client: &Client, text: &str, queues: u32) {
     let create = CreateTopic {
         topic: topic(text),
         queues,
+        settings: TopicChange::default(),
     };
     assert_eq!(
         client.create_topic(&create).await.unwrap().queues.len(),
@@ -100,6 +101,7 @@ async fn refusals_arrive_with_code_message_and_hint() {
     let again = CreateTopic {
         topic: topic("flights"),
         queues: 2,
+        settings: TopicChange::default(),
     };
     let error = client.create_topic(&again).await.unwrap_err();
     assert_eq!(error.code, code::TOPIC_EXISTS);
@@ -118,6 +120,7 @@ async fn refusals_arrive_with_code_message_and_hint() {
     let create = CreateTopic {
         topic: dead_letters,
         queues: 1,
+        settings: TopicChange::default(),
     };
     let error = client.create_topic(&create).await.unwrap_err();
     assert_eq!(error.code, code::INVALID_NAME);

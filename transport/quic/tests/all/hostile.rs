@@ -15,7 +15,9 @@ use rustls::{DigitallySignedStruct, SignatureScheme};
 use tidegate_client::{
     Client, ClientKey, ConnectOptions, ConsumerOptions, CreateTopic, ProducerOptions, Source,
 };
-use tidegate_model::{Code, Message, SectionBuilder, Sequence, checksum::crc32c, code};
+use tidegate_model::{
+    Code, Message, SectionBuilder, Sequence, TopicChange, checksum::crc32c, code,
+};
 use tidegate_quic::{Event, QuicConfig};
 use tidegate_wire::frame::FLAG_MAY_IGNORE;
 use tidegate_wire::limits::{CREDIT_BYTES_MAX, PREAUTH_BYTES_MAX, PREAUTH_TIME_MAX};
@@ -197,6 +199,7 @@ async fn create(client: &Client, text: &str) {
     let create = CreateTopic {
         topic: topic(text),
         queues: 1,
+        settings: TopicChange::default(),
     };
     client.create_topic(&create).await.unwrap();
 }
@@ -505,6 +508,7 @@ async fn names_of_every_wrong_kind_are_refused_before_the_broker_hears_of_them()
                     topic: bad.to_owned(),
                 }),
                 queues: 1,
+                settings: None,
             })),
         };
         let frame = encode_message(FrameType::REQUEST, 0, &request).unwrap();

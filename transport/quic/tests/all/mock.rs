@@ -14,7 +14,7 @@ use tidegate_broker::request::{
 use tidegate_broker::{GroupRef, Principal, Refusal, Reply, Request, principal::Role};
 use tidegate_model::{
     Code, Codec, LeaseId, Name, Offset, ProducerEpoch, ProducerId, QueueId, Section, Seq, ShardId,
-    Timestamp, TopicRef, checksum::crc32c, code,
+    Timestamp, TopicRef, TopicSettings, checksum::crc32c, code,
 };
 use tidegate_session::{
     BoxFuture, Credentials, DeliverySink, Login, PublishSink, Service, SettleSink, SubscriptionId,
@@ -249,6 +249,7 @@ impl Mock {
                     layout_version: 1,
                     created: Timestamp(1),
                     queues: queues.clone(),
+                    settings: TopicSettings::default(),
                 };
                 let topic = Topic {
                     info: info.clone(),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     Alias, BindingSpec, Empty, GroupRef, PluginRef, Queue, RetryPolicy, Settled, SourceRef,
-    TopicRef, ViewRef,
+    TopicRef, TopicSettings, ViewRef,
 };
 
 /// The first frame that a server sends on a request stream, unless it refuses.
@@ -80,6 +80,9 @@ pub struct Topic {
     /// Its queues in index order.
     #[prost(message, repeated, tag = "4")]
     pub queues: Vec<Queue>,
+    /// What it keeps.
+    #[prost(message, optional, tag = "5")]
+    pub settings: Option<TopicSettings>,
 }
 
 /// Topics of a namespace.

@@ -1,6 +1,7 @@
 //! What a request stream asks.
 
 use bytes::Bytes;
+use tidegate_model::{self as model, Cleanup, Keep};
 
 /// The only frame that a client sends on a request stream.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -8,7 +9,7 @@ pub struct Request {
     /// What is asked; `None` is a kind from the future, refused as `unsupported`.
     #[prost(
         oneof = "RequestKind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24"
     )]
     pub kind: Option<RequestKind>,
 }
@@ -85,6 +86,9 @@ pub enum RequestKind {
     /// `Server`.
     #[prost(message, tag = "23")]
     DescribeServer(Empty),
+    /// Changes what a topic keeps: `Topic`.
+    #[prost(message, tag = "24")]
+    UpdateTopic(UpdateTopic),
 }
 
 /// Nothing to say.
@@ -166,6 +170,83 @@ pub struct CreateTopic {
     /// Queues, 1 to [`tidegate_model::limits::TOPIC_QUEUES_MAX`].
     #[prost(uint32, tag = "2")]
     pub queues: u32,
+    /// What it keeps, where it differs from the server's default; `None` differs nowhere.
+    #[prost(message, optional, tag = "3")]
+    pub settings: Option<TopicSettings>,
+}
+
+/// Changes what a topic keeps.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct UpdateTopic {
+    /// The topic.
+    #[prost(message, optional, tag = "1")]
+    pub topic: Option<TopicRef>,
+    /// What changes.
+    #[prost(message, optional, tag = "2")]
+    pub change: Option<TopicSettings>,
+}
+
+/// What a topic keeps: all of it in a reply, what differs in a request.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct TopicSettings {
+    /// A message may go this many ms after its append; 0 is never.
+    #[prost(uint64, optional, tag = "1")]
+    pub retain_ms: Option<u64>,
+    /// The oldest messages may go beyond this many bytes; 0 is no bound.
+    #[prost(uint64, optional, tag = "2")]
+    pub retain_bytes: Option<u64>,
+    /// A message may go once every group on the topic and its views is past it.
+    #[prost(bool, optional, tag = "3")]
+    pub retain_consumed: Option<bool>,
+    /// [`tidegate_model::Cleanup`] as a number.
+    #[prost(uint32, optional, tag = "4")]
+    pub cleanup: Option<u32>,
+    /// Ms for which a compacted topic keeps tombstones.
+    #[prost(uint64, optional, tag = "5")]
+    pub tombstone_ms: Option<u64>,
+}
+
+impl From<&model::TopicChange> for TopicSettings {
+    fn from(change: &model::TopicChange) -> Self {
+        Self {
+            retain_ms: change.retain_ms.map(Keep::number),
+            retain_bytes: change.retain_bytes.map(Keep::number),
+            retain_consumed: change.retain_consumed,
+            cleanup: change.cleanup.map(|cleanup| cleanup as u32),
+            tombstone_ms: change.tombstone_ms,
+        }
+    }
+}
+
+impl From<&model::TopicSettings> for TopicSettings {
+    fn from(settings: &model::TopicSettings) -> Self {
+        Self {
+            retain_ms: Some(settings.retain_ms.number()),
+            retain_bytes: Some(settings.retain_bytes.number()),
+            retain_consumed: Some(settings.retain_consumed),
+            cleanup: Some(settings.cleanup as u32),
+            tombstone_ms: Some(settings.tombstone_ms),
+        }
+    }
+}
+
+impl TopicSettings {
+    /// As a change.
+    ///
+    /// # Errors
+    /// The number of a cleanup that this version doesn't know.
+    pub fn change(&self) -> Result<model::TopicChange, u32> {
+        Ok(model::TopicChange {
+            retain_ms: self.retain_ms.map(Keep::from_number),
+            retain_bytes: self.retain_bytes.map(Keep::from_number),
+            retain_consumed: self.retain_consumed,
+            cleanup: self
+                .cleanup
+                .map(|number| Cleanup::from_number(number).ok_or(number))
+                .transpose()?,
+            tombstone_ms: self.tombstone_ms,
+        })
+    }
 }
 
 /// Makes a consumer group.

@@ -61,6 +61,16 @@ fn topic() -> proto::TopicRef {
     }
 }
 
+fn settings() -> proto::TopicSettings {
+    proto::TopicSettings {
+        retain_ms: Some(259_200_000),
+        retain_bytes: Some(10 << 30),
+        retain_consumed: Some(true),
+        cleanup: Some(1),
+        tombstone_ms: Some(86_400_000),
+    }
+}
+
 fn group() -> proto::GroupRef {
     proto::GroupRef {
         namespace: "default".to_owned(),
@@ -334,6 +344,26 @@ fn requests() {
             Kind::CreateTopic(proto::CreateTopic {
                 topic: Some(topic()),
                 queues: 8,
+                settings: None,
+            }),
+        ),
+        (
+            "create-topic-settings",
+            Kind::CreateTopic(proto::CreateTopic {
+                topic: Some(topic()),
+                queues: 8,
+                settings: Some(settings()),
+            }),
+        ),
+        (
+            "update-topic",
+            Kind::UpdateTopic(proto::UpdateTopic {
+                topic: Some(topic()),
+                change: Some(proto::TopicSettings {
+                    retain_ms: Some(0),
+                    retain_consumed: Some(false),
+                    ..proto::TopicSettings::default()
+                }),
             }),
         ),
         ("delete-topic", Kind::DeleteTopic(topic())),
@@ -448,6 +478,11 @@ fn replies() {
         layout_version: 1,
         created_ms: 1_373_760_000_000,
         queues: vec![queue],
+        settings: None,
+    };
+    let topic_settings = proto::Topic {
+        settings: Some(settings()),
+        ..topic_info.clone()
     };
     let group_info = proto::Group {
         group: Some(group()),
@@ -494,6 +529,7 @@ fn replies() {
     let kinds = [
         ("done", Kind::Done(proto::Empty {})),
         ("topic", Kind::Topic(topic_info.clone())),
+        ("topic-settings", Kind::Topic(topic_settings)),
         (
             "topics",
             Kind::Topics(proto::Topics {
