@@ -7,7 +7,9 @@ use tidegate_broker::request::{BindingSpec, OnError, RetryPolicy};
 use tidegate_broker::{
     Core, CursorId, Effects, GroupRef, PluginRef, RangeSet, Settings, SourceRef, ViewRef,
 };
-use tidegate_model::{LeaseId, Name, Offset, QueueId, ShardId, Timestamp, TopicRef, TopicSettings};
+use tidegate_model::{
+    Keep, LeaseId, Name, Offset, QueueId, ShardId, Timestamp, TopicChange, TopicRef, TopicSettings,
+};
 
 /// Records of one input; more add nothing but time.
 const RECORDS_MAX: usize = 64;
@@ -110,6 +112,7 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
     let topics = [create_topic()].concat();
     let cursor = [create_topic(), create_group(), open_cursor()].concat();
     let journal = [&cursor[..], &journaled()].concat();
+    let kept = [create_topic(), update_topic()].concat();
     let view = [create_topic(), deploy(), create_view()].concat();
     let bound = [&cursor[..], &deploy(), &bind()].concat();
     let dead_letter = [&cursor[..], &open_dead_letter()].concat();
@@ -127,6 +130,7 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         ("topic", topics),
         ("cursor", cursor),
         ("journal", journal),
+        ("kept", kept),
         ("view", view),
         ("bound", bound),
         ("dead-letter", dead_letter),
@@ -204,6 +208,19 @@ fn cursor_command() -> CatalogCommand {
 
 fn create_topic() -> Vec<u8> {
     record(CATALOG, &topic_command().encode())
+}
+
+fn update_topic() -> Vec<u8> {
+    let command = CatalogCommand::UpdateTopic {
+        topic: topic(),
+        change: TopicChange {
+            retain_ms: Some(Keep::UpTo(60_000)),
+            retain_bytes: Some(Keep::All),
+            retain_consumed: Some(true),
+            ..TopicChange::default()
+        },
+    };
+    record(CATALOG, &command.encode())
 }
 
 fn delete_topic() -> Vec<u8> {
