@@ -1,11 +1,20 @@
-//! The hashes that client, broker and index must compute alike: XXH3, 64 bit, seed 0.
+//! The hashes that client, broker and index must compute alike: XXH3, 64 bit, seed 0 unless said.
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use crate::id::QueueId;
 
 /// Hash of a tag, key or message group.
 #[must_use]
 pub fn hash64(bytes: &[u8]) -> u64 {
     xxh3_64(bytes)
+}
+
+/// Hash by which a key is found in a queue: the seed is the queue's id, so that one index serves all
+/// queues of a segment.
+#[must_use]
+pub fn key_hash(queue: QueueId, key: &[u8]) -> u64 {
+    xxh3_64_with_seed(key, queue.0)
 }
 
 /// The one bit that stands for a tag in a batch's tag bits.

@@ -16,6 +16,7 @@ pub mod code;
 #[cfg(feature = "compress")]
 pub mod compress;
 pub mod digest;
+pub mod find;
 pub mod guest_call;
 pub mod hash;
 pub mod id;
@@ -28,9 +29,10 @@ pub mod section;
 
 pub use code::Code;
 pub use digest::RecordDigest;
+pub use find::{Bookmark, BookmarkError, Order};
 pub use id::{
-    BatchId, GroupId, LeaseId, MessageId, Offset, ProducerEpoch, ProducerId, QueueId, Seq,
-    Sequence, ShardId, Term, Timestamp, TopicId, ViewId,
+    BatchId, GroupId, LeaseId, MessageId, MessageIdError, Offset, ProducerEpoch, ProducerId,
+    QueueId, Seq, Sequence, ShardId, Term, Timestamp, TopicId, ViewId,
 };
 pub use message::Message;
 pub use name::{Name, NameError, TopicRef};

@@ -381,7 +381,9 @@ impl Appender {
                 if let Some(sealed) = index.push(next.segment_base, queue, entry) {
                     self.deltas.clear();
                     self.table_due = true;
+                    let keys = self.shared.keys.of(sealed.base());
                     self.shared.files.add(Job::Index(sealed));
+                    self.shared.files.add_keys(keys);
                 }
                 self.deltas.push(Delta::Batch { queue, entry });
                 for row in next.trims {

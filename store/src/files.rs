@@ -1,4 +1,5 @@
-//! Work with files that the owner doesn't wait for: index files and snapshots, in order.
+//! Work with files that the owner doesn't wait for: index files and snapshots, in order; key indexes
+//! when there is nothing else to do.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,12 +7,16 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use crate::folder::Folder;
 use crate::index::SealedIndex;
+use crate::keys::SealedKeys;
 use crate::snapshot::{Checkpoint, Snapshots};
 use crate::sync::{lock, wait};
 use crate::vfs::Vfs;
 
 /// Sealed segments whose index file may wait to be written; beyond it no new segment is begun.
 const INDEXES_WAITING_MAX: usize = 8;
+
+/// Sealed segments whose key index may wait to be made; those beyond are when somebody asks.
+const KEYS_WAITING_MAX: usize = 64;
 
 pub(crate) enum Job {
     /// Write a sealed segment's index file.
@@ -32,6 +37,7 @@ pub(crate) struct Files {
 
 struct State {
     jobs: VecDeque<Job>,
+    keys: VecDeque<Arc<SealedKeys>>,
     /// A checkpoint is waiting or being written.
     checkpointing: bool,
     stopped: bool,
@@ -44,6 +50,7 @@ impl Files {
             folder,
             state: Mutex::new(State {
                 jobs: VecDeque::new(),
+                keys: VecDeque::new(),
                 checkpointing: false,
                 stopped: false,
             }),
@@ -59,6 +66,15 @@ impl Files {
         state.checkpointing |= matches!(job, Job::Checkpoint(_));
         state.jobs.push_back(job);
         self.changed.notify_one();
+    }
+
+    /// Has a segment's key index made, some time.
+    pub(crate) fn add_keys(&self, keys: Option<Arc<SealedKeys>>) {
+        let mut state = lock(&self.state);
+        if state.keys.len() < KEYS_WAITING_MAX {
+            state.keys.extend(keys);
+            self.changed.notify_one();
+        }
     }
 
     /// Whether a checkpoint is waiting or being written; there is never a second one.
@@ -81,10 +97,25 @@ impl Files {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Does the oldest job, if there is one.
+    /// Does the oldest job, if there is one, else makes a key index.
     pub(crate) fn run_once(&self) -> bool {
-        let Some(job) = lock(&self.state).jobs.pop_front() else {
-            return false;
+        let (job, keys) = {
+            let mut state = lock(&self.state);
+            let job = state.jobs.pop_front();
+            let keys = match job {
+                Some(_) => None,
+                None => state.keys.pop_front(),
+            };
+            (job, keys)
+        };
+        if let Some(keys) = &keys
+            && let Err(error) = keys.ensure()
+        {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(segment = keys.base(), %error, "making a key index failed");
+        }
+        let Some(job) = job else {
+            return keys.is_some();
         };
         match job {
             Job::Index(index) => {
@@ -112,8 +143,12 @@ impl Files {
     pub(crate) fn run(&self) {
         loop {
             let mut state = lock(&self.state);
-            while state.jobs.is_empty() && !state.stopped {
+            while state.jobs.is_empty() && state.keys.is_empty() && !state.stopped {
                 state = wait(&self.changed, state);
+            }
+            if state.stopped {
+                // They are made when somebody asks; a stop needn't wait for them.
+                state.keys.clear();
             }
             drop(state);
             if !self.run_once() {

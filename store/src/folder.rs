@@ -17,6 +17,7 @@ const FORMAT_FILE_BYTES_MAX: u64 = 64;
 
 pub(crate) const SEGMENT: &str = "seg";
 pub(crate) const QUEUE_INDEX: &str = "qix";
+pub(crate) const KEY_INDEX: &str = "kix";
 pub(crate) const MANIFEST: &str = "manifest";
 pub(crate) const PART: &str = "part";
 pub(crate) const TEMPORARY: &str = "tmp";

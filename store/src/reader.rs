@@ -12,6 +12,7 @@ use crate::error::ReadError;
 use crate::files::Files;
 use crate::header::{ALIGN, BatchHeader, HEADER_BYTES};
 use crate::index::Index;
+use crate::keys::Keys;
 use crate::position::LogPosition;
 use crate::segment::Segment;
 use crate::segments::Segments;
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     pub(crate) segments: Arc<Segments>,
     pub(crate) files: Arc<Files>,
     pub(crate) index: Index,
+    pub(crate) keys: Keys,
     pub(crate) recovery_bytes_read: u64,
 }
 

@@ -19,7 +19,7 @@ use crate::batch::StoredBatch;
 use crate::config::StoreConfig;
 use crate::error::{OpenError, ReadError, ReplayError};
 use crate::files::Job;
-use crate::folder::{Folder, QUEUE_INDEX, SEGMENT, parse_file_name};
+use crate::folder::{Folder, KEY_INDEX, QUEUE_INDEX, SEGMENT, parse_file_name};
 use crate::index::{Delta, IndexState};
 use crate::position::LogPosition;
 use crate::segment::{Segment, WritableSegment, prepare};
@@ -27,7 +27,7 @@ use crate::segments::Segments;
 use crate::snapshot::{Loaded, Manifest, load, remove_temporary};
 use crate::vfs::Vfs;
 
-pub(crate) use scan::rebuild_index;
+pub(crate) use scan::{for_each_batch, rebuild_index};
 use walk::Walk;
 
 /// The state that is rebuilt from snapshot and log.
@@ -264,9 +264,10 @@ fn active_segment(
     for segment in segments.drain(keep..).rev() {
         vfs.unlink(segment.path())
             .map_err(OpenError::io("removing", segment.path()))?;
-        let index = folder.log_file(segment.base(), QUEUE_INDEX);
-        // An index without its segment is never looked at; it may also not exist.
-        let _ = vfs.unlink(&index);
+        for extension in [QUEUE_INDEX, KEY_INDEX] {
+            // An index without its segment is never looked at; it may also not exist.
+            let _ = vfs.unlink(&folder.log_file(segment.base(), extension));
+        }
     }
     let active = writable(&segments[at]).map_err(corrupt(segments[at].path()))?;
     Ok((active, spare))

@@ -10,10 +10,11 @@ use crate::batch::Kind;
 use crate::commit::Commit;
 use crate::config::StoreConfig;
 use crate::error::OpenError;
-use crate::files::Files;
+use crate::files::{Files, Job};
 use crate::folder::Folder;
 use crate::header::BatchHeader;
 use crate::index::Index;
+use crate::keys::Keys;
 use crate::reader::{Reader, Shared};
 use crate::recovery::{Recovered, RecoveryReport, Replay, recover};
 use crate::ring::Ring;
@@ -90,7 +91,11 @@ impl Store {
         let commit = Arc::new(Commit::new(ring));
         let snapshots = Snapshots::new(folder.clone(), manifests, next_number);
         let files = Arc::new(Files::new(vfs.clone(), folder.clone(), snapshots));
+        let keys = Keys::new(vfs.clone(), folder.clone(), segments.clone());
         for job in jobs {
+            if let Job::Index(sealed) = &job {
+                files.add_keys(keys.of(sealed.base()));
+            }
             files.add(job);
         }
         let owner = commit.clone();
@@ -112,6 +117,7 @@ impl Store {
                 vfs,
                 folder,
             },
+            keys,
             recovery_bytes_read: report.log_bytes_read,
         });
         let appender = Appender::new(Start {

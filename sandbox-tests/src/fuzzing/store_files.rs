@@ -1,16 +1,18 @@
-//! What the store reads from a disk: batch headers, segment headers, queue indexes, manifests, trims.
+//! What the store reads from a disk: batch headers, segment headers, queue and key indexes,
+//! manifests, trims.
 //!
 //! All but the last have a checksum, which random bytes never meet; so each input is decoded as it
 //! is, and once more with its checksums put right.
 
+use bytes::Bytes;
 use tidegate_model::checksum::{crc32c, crc32c_with_nonce};
 use tidegate_model::{
     Offset, ProducerEpoch, ProducerId, QueueId, Seq, Sequence, ShardId, Term, Timestamp,
 };
 use tidegate_store::header::{HEADER_BYTES, LOGICAL_AT};
 use tidegate_store::{
-    BatchHeader, Kind, LogPosition, Manifest, PartRef, Qix, SEGMENT_HEADER_BYTES, SegmentHeader,
-    ShardRef, TRIM_ROWS_MAX, TrimRow, trim,
+    BatchHeader, Kind, Kix, LogPosition, Manifest, PartRef, Qix, SEGMENT_HEADER_BYTES,
+    SegmentHeader, ShardRef, TRIM_ROWS_MAX, TrimRow, trim,
 };
 
 const NONCE: u64 = 0x7469_6465;
@@ -19,7 +21,10 @@ const SEGMENT: u8 = 1;
 const INDEX: u8 = 2;
 const MANIFEST: u8 = 3;
 const TRIM: u8 = 4;
-const KINDS: u8 = 5;
+const KEYS: u8 = 5;
+const KINDS: u8 = 6;
+/// Bytes of a page of a key index.
+const PAGE_BYTES: usize = 4096;
 /// Bytes after the checksum that ends an index and a manifest, and of the checksum.
 const FOOTER_BYTES: usize = 8;
 
@@ -53,6 +58,12 @@ pub fn run(input: &[u8]) {
             }
         }
         TRIM => check_trim(&bytes),
+        KEYS => {
+            bytes.resize(bytes.len().next_multiple_of(PAGE_BYTES), 0);
+            check_keys(&bytes);
+            put_pages_right(&mut bytes);
+            check_keys(&bytes);
+        }
         _ => {
             check_manifest(&bytes);
             if put_footer_right(&mut bytes) {
@@ -90,6 +101,28 @@ fn check_segment(bytes: &[u8]) {
 fn check_index(bytes: &[u8]) {
     if let Ok(index) = Qix::decode(bytes.to_vec().into()) {
         assert_eq!(index.base().to_le_bytes(), bytes[8..16]);
+    }
+}
+
+fn check_keys(bytes: &[u8]) {
+    let bytes = Bytes::copy_from_slice(bytes);
+    if let Ok(keys) = Kix::check(&bytes, NONCE) {
+        assert_eq!(keys.info().base.to_le_bytes(), bytes[8..16]);
+        let hash = bytes
+            .last_chunk()
+            .map_or(0, |last| u64::from_le_bytes(*last));
+        let places = keys.look_up(&bytes, hash).expect("all pages are right");
+        assert!(places.is_sorted());
+    }
+}
+
+/// Each page of a key index ends like a manifest; its CRC begins with nonce and number.
+fn put_pages_right(bytes: &mut [u8]) {
+    for (number, page) in bytes.chunks_mut(PAGE_BYTES).enumerate() {
+        let number = u32::try_from(number).expect("an input is small");
+        let body = PAGE_BYTES - FOOTER_BYTES;
+        let crc = crc32c_with_nonce(NONCE, &[&number.to_le_bytes(), &page[..body]]);
+        page[body..body + 4].copy_from_slice(&crc.to_le_bytes());
     }
 }
 
@@ -203,6 +236,9 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
     .expect("two rows in order");
     let mut trim_unsorted = trim.clone();
     trim_unsorted[8] = 10;
+    let keys = key_index(&[(1 << 60, 600), (1 << 60, 700), (3 << 60, 600)]);
+    let keys_unsorted = key_index(&[(3 << 60, 600), (1 << 60, 700)]);
+    let keys_too_many = keys[..PAGE_BYTES * 2].to_vec();
     // A page of zeroes says no more than its beginning.
     let page = |page: [u8; SEGMENT_HEADER_BYTES]| page[..64].to_vec();
     [
@@ -220,6 +256,10 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         ("trim", TRIM, trim.clone()),
         ("trim-unsorted", TRIM, trim_unsorted),
         ("trim-cut", TRIM, trim[..40].to_vec()),
+        ("keys", KEYS, keys),
+        ("keys-none", KEYS, key_index(&[])),
+        ("keys-unsorted", KEYS, keys_unsorted),
+        ("keys-too-many", KEYS, keys_too_many),
     ]
     .map(|(name, kind, bytes)| (name.to_owned(), [&[kind], &bytes[..]].concat()))
     .to_vec()
@@ -249,5 +289,33 @@ fn index(queues: &[(u64, u32)], places: u32) -> Vec<u8> {
     out.resize(out.len() + entries as usize * 48 + places as usize * 4, 1);
     out.resize(out.len().next_multiple_of(8) + FOOTER_BYTES, 0);
     put_footer_right(&mut out);
+    out
+}
+
+/// A key index of these rows with a filter of one block that holds everything; the table of
+/// `docs/formats/segment.md`, written down a second time.
+fn key_index(rows: &[(u64, u32)]) -> Vec<u8> {
+    let mut head = b"TGKIX\0\0\x01".to_vec();
+    head.extend_from_slice(&0u64.to_le_bytes());
+    head.extend_from_slice(&NONCE.to_le_bytes());
+    let count = u32::try_from(rows.len()).expect("a seed is small");
+    for number in [count, count.min(1), u32::MAX, 0] {
+        head.extend_from_slice(&number.to_le_bytes());
+    }
+    let mut pages = vec![head];
+    if !rows.is_empty() {
+        let mut body = Vec::new();
+        for (hash, place) in rows {
+            body.extend_from_slice(&hash.to_le_bytes());
+            body.extend_from_slice(&place.to_le_bytes());
+        }
+        pages.extend([vec![0xFF; 32], body]);
+    }
+    let mut out = Vec::new();
+    for page in pages {
+        out.extend_from_slice(&page);
+        out.resize(out.len().next_multiple_of(PAGE_BYTES), 0);
+    }
+    put_pages_right(&mut out);
     out
 }

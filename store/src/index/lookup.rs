@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLock};
 use tidegate_model::{Offset, QueueId, Seq, ShardId, Timestamp};
 
 use super::sealed::{OpenIndex, Run, SealedIndex};
-use super::{Entry, IndexState, NO_SEGMENT, QueueState, position_of};
+use super::{AppendTimes, Entry, IndexState, NO_SEGMENT, QueueState, position_of};
 use crate::batch::{IndexEntry, QueueBounds};
 use crate::error::ReadError;
 use crate::files::{Files, Job};
@@ -165,6 +165,15 @@ impl Index {
         sealed.or_else(|| Some(state.newest.base()).filter(|newest| *newest > base))
     }
 
+    /// Bases of the sealed segments, rising, with the times of what they hold, and of the newest.
+    pub(crate) fn bases(&self) -> (Vec<(u64, Option<AppendTimes>)>, u64) {
+        let state = read(&self.state);
+        let sealed = state.sealed.iter();
+        let sealed = sealed.map(|(base, sealed)| (*base, sealed.times()));
+        (sealed.collect(), state.newest.base())
+    }
+
+    /// Gives the entries that a segment holds of a queue to `f`. May open the index, and so wait.
     pub(crate) fn with_run<R>(
         &self,
         base: u64,

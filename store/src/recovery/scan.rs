@@ -145,8 +145,24 @@ pub(crate) fn rebuild_index(
     segment: &Arc<Segment>,
     previous: u64,
 ) -> Result<MemoryIndex, ReadError> {
-    let mut scanner = Scanner::open(segment.clone())?;
     let mut index = MemoryIndex::new(segment.base());
+    for_each_batch(segment, |_, header| {
+        let entry = Entry::of(header, segment.base());
+        index.put_seq(header.shard, entry.seq, entry.place);
+        if header.queue.0 != 0 && entry.span > 0 {
+            index.put(header.queue, previous, entry);
+        }
+    })?;
+    Ok(index)
+}
+
+/// Visits the batches of a segment that nothing is appended to any more, in order, local records
+/// and what was cut left out. Their sections are not looked at.
+pub(crate) fn for_each_batch(
+    segment: &Arc<Segment>,
+    mut visit: impl FnMut(&mut Scanner, &BatchHeader),
+) -> Result<(), ReadError> {
+    let mut scanner = Scanner::open(segment.clone())?;
     let mut at = segment.first();
     let mut epoch = 0;
     while !segment.is_full_at(at) {
@@ -168,14 +184,9 @@ pub(crate) fn rebuild_index(
         }
         at = header.end().0;
         epoch = header.log_epoch;
-        if header.kind.is_local() {
-            continue;
-        }
-        let entry = Entry::of(&header, segment.base());
-        index.put_seq(header.shard, entry.seq, entry.place);
-        if header.queue.0 != 0 && entry.span > 0 {
-            index.put(header.queue, previous, entry);
+        if !header.kind.is_local() {
+            visit(&mut scanner, &header);
         }
     }
-    Ok(index)
+    Ok(())
 }

@@ -7,13 +7,14 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use tidegate_model::checksum::crc32c;
+use tidegate_model::hash::key_hash;
 use tidegate_model::{
     Offset, ProducerEpoch, ProducerId, QueueId, Seq, Sequence, ShardId, Term, Timestamp,
 };
 use tidegate_store::header::HEADER_BYTES;
 use tidegate_store::sim::SimVfs;
 use tidegate_store::{
-    BatchHeader, Kind, LogPosition, Manifest, PartRef, Qix, SegmentHeader, ShardRef,
+    BatchHeader, Kind, Kix, KixInfo, LogPosition, Manifest, PartRef, Qix, SegmentHeader, ShardRef,
 };
 
 use crate::support::{batch, open_manual, small};
@@ -133,5 +134,28 @@ fn a_queue_index() {
     };
     let bytes = fixture("queue-index.v1", written);
     assert_eq!(Qix::decode(Bytes::from(bytes.clone())).unwrap().base(), 0);
+    assert_eq!(written(), bytes);
+}
+
+#[test]
+fn a_key_index() {
+    let info = KixInfo {
+        base: 16 << 20,
+        nonce: NONCE,
+        covered: u32::MAX,
+        unreadable: 0,
+    };
+    let queue = QueueId(3);
+    let row = |number: u32| {
+        let key = format!("LH{number}");
+        (key_hash(queue, key.as_bytes()), 512 + number * 40)
+    };
+    let written = || Kix::encode(&info, (0..400).map(row).collect());
+    let bytes = Bytes::from(fixture("key-index.v1", written));
+    let decoded = Kix::check(&bytes, NONCE).unwrap();
+    assert_eq!(decoded.info(), &info);
+    let found = decoded.look_up(&bytes, key_hash(queue, b"LH7")).unwrap();
+    assert_eq!(found, [792]);
+    assert_eq!(decoded.look_up(&bytes, 1).unwrap(), []);
     assert_eq!(written(), bytes);
 }

@@ -9,6 +9,7 @@
 mod support;
 
 mod ack;
+mod find;
 mod formats;
 mod limits;
 mod model;
