@@ -1,5 +1,6 @@
 //! Appending: one owner numbers batches, places them and hands them to the flush thread.
 
+mod claim;
 mod marks;
 mod trims;
 
@@ -20,12 +21,13 @@ use crate::position::LogPosition;
 use crate::reader::Shared;
 use crate::recovery::{Tails, next_size};
 use crate::ring::Ring;
-use crate::segment::{Preparer, Spare, WritableSegment};
+use crate::segment::{Preparer, Spare, Wanted, WritableSegment};
 use crate::snapshot::Checkpoint;
 use crate::sync::write;
 use crate::threads::Threads;
 use crate::trim::{QUEUE_REMOVED, TrimRow};
 use crate::vfs::LockGuard;
+use claim::Claim;
 use marks::Marks;
 use trims::trims_of;
 
@@ -46,6 +48,8 @@ pub struct Appender {
     pub(crate) in_flight: VecDeque<InFlight>,
     pub(crate) appended: Vec<Appended>,
     pub(crate) settled: u64,
+    /// Base of the newest segment with settled batches.
+    pub(crate) newest_base: u64,
     pub(crate) deltas: Vec<Delta>,
     pub(crate) table_due: bool,
     pub(crate) last_checkpoint: LastCheckpoint,
@@ -101,6 +105,7 @@ impl Appender {
             .max()
             .unwrap_or(0)
             .max(start.config.shards);
+        let newest_base = crate::sync::read(&start.shared.index.state).newest.base();
         let tails = (0..shards)
             .map(|shard| {
                 start
@@ -123,6 +128,7 @@ impl Appender {
             in_flight: VecDeque::new(),
             appended: Vec::new(),
             settled: start.tail,
+            newest_base,
             deltas: start.deltas,
             table_due: true,
             last_checkpoint: LastCheckpoint {
@@ -153,7 +159,8 @@ impl Appender {
         let bytes = self.check(unit)?;
         let (shard, last) = (unit[0].shard, unit.len() - 1);
         let shard_at = shard.0 as usize;
-        self.with_room(bytes, |appender, ring, end| {
+        let claim = Claim::of(unit, bytes);
+        self.with_room(bytes, claim, |appender, ring, end| {
             let durable_mark = appender.shared.commit.durable();
             appender.appended.clear();
             for (at, batch) in unit.iter().enumerate() {
@@ -252,14 +259,18 @@ impl Appender {
     fn with_room(
         &mut self,
         bytes: u64,
+        claim: Claim,
         put: impl FnOnce(&mut Self, &mut Ring, u64),
     ) -> Result<(), AppendError> {
         if let Some(fenced) = self.shared.commit.fenced() {
             return Err(fenced.clone().into());
         }
+        if claim == Claim::Data && self.shared.reserve.is_broken() {
+            return Err(AppendError::NoSpace);
+        }
         let room = self.active.segment.end() - self.tail;
         let next = if room < bytes {
-            Some(self.next_segment()?)
+            Some(self.next_segment(bytes, claim)?)
         } else {
             None
         };
@@ -281,16 +292,25 @@ impl Appender {
         })
     }
 
-    fn next_segment(&self) -> Result<WritableSegment, AppendError> {
+    fn next_segment(&self, bytes: u64, claim: Claim) -> Result<WritableSegment, AppendError> {
         if self.shared.files.is_behind() {
             return Err(AppendError::Full);
         }
         match self.preparer.spare() {
-            Spare::Ready(next) => Ok(next),
-            Spare::Failed(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => {
+            // One that was made of the reserve may be smaller than the smallest else.
+            Spare::Ready(next) if next.segment.end() - next.segment.first() < bytes => {
                 Err(AppendError::NoSpace)
             }
-            Spare::Pending | Spare::Failed(_) => Err(AppendError::Full),
+            Spare::Ready(next) => Ok(next),
+            Spare::Failed {
+                is_full: true,
+                without_reserve: false,
+            } if claim == Claim::Control => {
+                self.preparer.break_reserve();
+                Err(AppendError::Full)
+            }
+            Spare::Failed { is_full: true, .. } => Err(AppendError::NoSpace),
+            Spare::Pending | Spare::Failed { .. } => Err(AppendError::Full),
         }
     }
 
@@ -317,12 +337,17 @@ impl Appender {
     pub(crate) fn want_next(&self) {
         let segment = &self.active.segment;
         let size = next_size(segment.size(), &self.config);
-        self.preparer.want(segment.end(), size, self.now);
+        self.preparer.want(Wanted {
+            base: segment.end(),
+            size,
+            size_min: self.config.segment_bytes,
+            now: self.now,
+        });
     }
 
     /// Appends a record of the store's own, if there is room right now.
     fn append_local(&mut self, kind: Kind) -> Result<(), AppendError> {
-        self.with_room(HEADER_BYTES as u64, |appender, ring, _| {
+        self.with_room(HEADER_BYTES as u64, Claim::Mark, |appender, ring, _| {
             let header = BatchHeader::local(
                 kind,
                 LogPosition(ring.tail()),
@@ -375,6 +400,7 @@ impl Appender {
             .is_some_and(|next| next.end <= durable.0)
         {
             let mut index = write(&self.shared.index.state);
+            let mut trimmed = false;
             while let Some(next) = self.in_flight.pop_front_if(|next| next.end <= durable.0) {
                 let (queue, entry) = (next.queue, next.entry);
                 self.settled_tails[entry.shard as usize] = (next.term, entry.seq);
@@ -386,12 +412,17 @@ impl Appender {
                     self.shared.files.add_keys(keys);
                 }
                 self.deltas.push(Delta::Batch { queue, entry });
+                trimmed |= !next.trims.is_empty();
                 for row in next.trims {
                     index.trim(row);
                     self.deltas.push(Delta::Trim(row));
                 }
             }
             self.last_checkpoint.stale = true;
+            self.newest_base = index.newest.base();
+            if trimmed {
+                self.shared.nudge.nudge();
+            }
         }
         self.settled = durable.0;
         match fenced {
@@ -404,7 +435,9 @@ impl Appender {
     #[must_use]
     pub fn checkpoint_due(&self, now: Timestamp) -> bool {
         let last = &self.last_checkpoint;
-        if !last.stale || self.shared.commit.fenced().is_some() {
+        // Full segments can't go before both kept generations are past them, even if all is quiet.
+        let is_needed = last.stale || self.shared.files.floor() < self.newest_base;
+        if !is_needed || self.shared.commit.fenced().is_some() {
             return false;
         }
         let due = self.settled.saturating_sub(last.position) >= self.config.checkpoint_bytes

@@ -2,13 +2,17 @@
 //! when there is nothing else to do.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use crate::folder::Folder;
 use crate::index::SealedIndex;
 use crate::keys::SealedKeys;
+use crate::segment::is_full;
+use crate::segments::Segments;
 use crate::snapshot::{Checkpoint, Snapshots};
+use crate::space::{Nudge, Reserve};
 use crate::sync::{lock, wait};
 use crate::vfs::Vfs;
 
@@ -30,7 +34,13 @@ pub(crate) struct Files {
     folder: Folder,
     state: Mutex<State>,
     changed: Condvar,
+    segments: Arc<Segments>,
+    reserve: Arc<Reserve>,
     snapshots: Mutex<Snapshots>,
+    /// See [`Snapshots::floor`].
+    floor: AtomicU64,
+    /// Told after each checkpoint: what is below the floor may go.
+    nudge: Arc<Nudge>,
     checkpoints: AtomicU64,
     failures: AtomicU64,
 }
@@ -44,8 +54,19 @@ struct State {
 }
 
 impl Files {
-    pub(crate) fn new(vfs: Arc<dyn Vfs>, folder: Folder, snapshots: Snapshots) -> Self {
+    pub(crate) fn new(
+        vfs: Arc<dyn Vfs>,
+        folder: Folder,
+        segments: Arc<Segments>,
+        reserve: Arc<Reserve>,
+        nudge: Arc<Nudge>,
+        snapshots: Snapshots,
+    ) -> Self {
         Self {
+            floor: AtomicU64::new(snapshots.floor()),
+            segments,
+            reserve,
+            nudge,
             vfs,
             folder,
             state: Mutex::new(State {
@@ -119,13 +140,19 @@ impl Files {
         };
         match job {
             Job::Index(index) => {
-                if let Err(error) = index.write(self.vfs.as_ref(), &self.folder) {
+                if let Err(error) = self.write_index(&index) {
                     self.failures.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(segment = index.base(), %error, "writing a queue index failed");
                 }
             }
             Job::Checkpoint(checkpoint) => {
-                let written = lock(&self.snapshots).write(self.vfs.as_ref(), checkpoint);
+                let (written, floor) = {
+                    let mut snapshots = lock(&self.snapshots);
+                    let written = snapshots.write(self.vfs.as_ref(), &self.reserve, checkpoint);
+                    (written, snapshots.floor())
+                };
+                self.floor.store(floor, Ordering::Release);
+                self.nudge.nudge();
                 match written {
                     Ok(()) => self.checkpoints.fetch_add(1, Ordering::Relaxed),
                     Err(error) => {
@@ -137,6 +164,30 @@ impl Files {
             }
         }
         true
+    }
+
+    fn write_index(&self, index: &SealedIndex) -> io::Result<()> {
+        // Without its segment nobody looks for it.
+        let Some(segment) = self.segments.at_base(index.base()) else {
+            return Ok(());
+        };
+        let nonce = segment.nonce().map_err(io::Error::other)?;
+        let write = || index.write(self.vfs.as_ref(), &self.folder, nonce);
+        match write() {
+            Err(error) if is_full(&error) && self.reserve.release() => write(),
+            written => written,
+        }
+    }
+
+    /// Segments with a base below this are not needed to open the folder, whichever of the two
+    /// kept generations it is opened from.
+    pub(crate) fn floor(&self) -> u64 {
+        self.floor.load(Ordering::Acquire)
+    }
+
+    /// See [`Snapshots::verify`].
+    pub(crate) fn verify_snapshots(&self) -> io::Result<()> {
+        lock(&self.snapshots).verify(self.vfs.as_ref())
     }
 
     /// Does what comes until [`Files::stop`] and all before it is done.

@@ -21,6 +21,8 @@ pub(crate) const KEY_INDEX: &str = "kix";
 pub(crate) const MANIFEST: &str = "manifest";
 pub(crate) const PART: &str = "part";
 pub(crate) const TEMPORARY: &str = "tmp";
+/// Name of the space reserve, in the log's folder.
+pub(crate) const RESERVE: &str = "RESERVE";
 
 /// Paths in a data folder.
 #[derive(Clone, Debug)]
@@ -154,10 +156,17 @@ pub(crate) fn write_durably(vfs: &dyn Vfs, dir: &Path, name: &str, bytes: &[u8])
     vfs.sync_dir(dir)
 }
 
-fn write_temporary(vfs: &dyn Vfs, path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_temporary(vfs: &dyn Vfs, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let file = vfs.create(path)?;
     file.write_all_at(bytes, 0)?;
     file.sync()
+}
+
+/// Like [`read_whole`], from the disk and not from what is cached of it, as far as the system lets
+/// one choose.
+pub(crate) fn read_back(vfs: &dyn Vfs, path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    vfs.open(path)?.drop_cache()?;
+    read_whole(vfs, path, max)
 }
 
 /// Reads a whole file of exactly `len` bytes, or of any up to `max`.

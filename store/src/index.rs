@@ -27,7 +27,7 @@ use crate::trim::{QUEUE_REMOVED, TrimRow};
 pub(crate) use lookup::Index;
 pub(crate) use memory::{MemoryIndex, NO_PLACE};
 pub use qix::{Qix, QixError};
-pub(crate) use sealed::{Run, SealedIndex};
+pub(crate) use sealed::{OpenIndex, Run, SealedIndex};
 pub(crate) use table::{SegmentRow, Table};
 
 /// Stands where there is no earlier segment.
@@ -210,6 +210,8 @@ pub(crate) struct IndexState {
     pub(crate) queues: QueueMap<QueueState>,
     /// The sum of all queues' bytes.
     pub(crate) live_bytes: u64,
+    /// Trims applied since the opening.
+    pub(crate) trims: u64,
     pub(crate) newest: MemoryIndex,
     pub(crate) sealed: BTreeMap<u64, Arc<SealedIndex>>,
 }
@@ -219,6 +221,7 @@ impl IndexState {
         Self {
             queues: QueueMap::default(),
             live_bytes: 0,
+            trims: 0,
             newest: MemoryIndex::new(base),
             sealed: BTreeMap::new(),
         }
@@ -291,6 +294,7 @@ impl IndexState {
                 Some(gone)
             })
         };
+        self.trims += u64::from(gone.is_some());
         self.live_bytes = self.live_bytes.saturating_sub(gone.unwrap_or(0));
     }
 

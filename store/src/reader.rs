@@ -1,6 +1,7 @@
 //! Reading what is durable, from any thread.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tidegate_model::checksum::crc32c;
@@ -16,9 +17,12 @@ use crate::keys::Keys;
 use crate::position::LogPosition;
 use crate::segment::Segment;
 use crate::segments::Segments;
-use crate::space::{Expiry, Rule, Trims};
+use crate::space::{Expiry, Nudge, Reserve, Rule, SpaceStats, Trims};
 use crate::stats::Stats;
 use crate::trim::TrimRow;
+
+/// A batch moves when its segment is rewritten, which takes far longer than reading it.
+const MOVES_MAX: u32 = 8;
 
 /// Reads batches and indexes. Cheap to clone.
 ///
@@ -35,6 +39,9 @@ pub(crate) struct Shared {
     pub(crate) files: Arc<Files>,
     pub(crate) index: Index,
     pub(crate) keys: Keys,
+    pub(crate) space: SpaceStats,
+    pub(crate) reserve: Arc<Reserve>,
+    pub(crate) nudge: Arc<Nudge>,
     pub(crate) recovery_bytes_read: u64,
 }
 
@@ -98,7 +105,8 @@ impl Reader {
         self.shared.index.expire_queue(queue, rule)
     }
 
-    /// Where the batch of that number lies, if it is settled and kept. May open an older segment's
+    /// Where the batch of that number lies now, if it is settled and not gone; see
+    /// [`Reader::batch`] to read it. May open an older segment's
     /// index, and so wait.
     ///
     /// # Errors
@@ -124,6 +132,64 @@ impl Reader {
             let range = from..from.saturating_add(len.max(1)).min(segment.end());
             segment.is_hot(&range, self.shared.commit.generation())
         })
+    }
+
+    /// The batch of an index entry; the section is not copied. Waits for the disk unless it is hot.
+    ///
+    /// Like [`Reader::read`], but finds the batch also where it was moved to since the entry was
+    /// looked up.
+    ///
+    /// # Errors
+    /// As [`Reader::read`]; [`ReadError::NotFound`] also where the batch has expired meanwhile.
+    pub fn read_entry(&self, entry: &IndexEntry) -> Result<StoredBatch, ReadError> {
+        self.read_moved(entry.shard, entry.seq, entry.position)
+    }
+
+    /// The batch of that number, if it is settled and kept. May open an older segment's index, and
+    /// waits for the disk.
+    ///
+    /// # Errors
+    /// As [`Reader::read`], where there is such a batch.
+    pub fn batch(&self, shard: ShardId, seq: Seq) -> Result<Option<StoredBatch>, ReadError> {
+        let Some(position) = self.position_of(shard, seq)? else {
+            return Ok(None);
+        };
+        match self.read_moved(shard, seq, position) {
+            Err(ReadError::NotFound { .. }) => Ok(None),
+            Ok(batch) => Ok(Some(batch).filter(|batch| self.is_kept(&batch.header))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a batch is not below its queue's start.
+    fn is_kept(&self, header: &BatchHeader) -> bool {
+        let end = header.base_offset.0.saturating_add(header.span.into());
+        header.queue.0 == 0 || header.span == 0 || end > self.bounds(header.queue).start.0
+    }
+
+    fn read_moved(
+        &self,
+        shard: ShardId,
+        seq: Seq,
+        mut position: LogPosition,
+    ) -> Result<StoredBatch, ReadError> {
+        let mut tries = 0;
+        loop {
+            let found = self.read(position);
+            let is_it =
+                |batch: &StoredBatch| batch.header.shard == shard && batch.header.seq == seq;
+            if found.as_ref().is_ok_and(is_it) {
+                return found;
+            }
+            // Its segment may have been rewritten or removed since the position was looked up.
+            let now = self.position_of(shard, seq)?;
+            tries += 1;
+            match now.filter(|_| tries < MOVES_MAX) {
+                Some(now) if now != position => position = now,
+                Some(_) if found.is_err() => return found,
+                _ => return Err(ReadError::NotFound { position }),
+            }
+        }
     }
 
     /// The batch at `position`; the section is not copied. Waits for the disk unless it is hot.
@@ -204,6 +270,12 @@ impl Reader {
             checkpoints: shared.files.checkpoints(),
             file_failures: shared.files.failures(),
             quarantined: shared.segments.quarantined_count() as u64,
+            log_bytes: shared.segments.bytes(),
+            reserve_bytes: shared.reserve.bytes(),
+            reserve_broken: shared.reserve.is_broken(),
+            segments_removed: shared.space.removed.load(Ordering::Relaxed),
+            segments_rewritten: shared.space.rewritten.load(Ordering::Relaxed),
+            moved_bytes: shared.space.moved_bytes.load(Ordering::Relaxed),
             recovery_bytes_read: shared.recovery_bytes_read,
         }
     }

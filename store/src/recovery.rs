@@ -10,24 +10,26 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use tidegate_model::{ShardId, Term, Timestamp};
 
 use crate::batch::StoredBatch;
-use crate::config::StoreConfig;
+use crate::config::{SEGMENT_BYTES_MIN, StoreConfig};
 use crate::error::{OpenError, ReadError, ReplayError};
 use crate::files::Job;
 use crate::folder::{Folder, KEY_INDEX, QUEUE_INDEX, SEGMENT, parse_file_name};
 use crate::index::{Delta, IndexState};
 use crate::position::LogPosition;
-use crate::segment::{Segment, WritableSegment, prepare};
+use crate::segment::{Segment, WritableSegment, is_full, prepare, prepare_fitting};
 use crate::segments::Segments;
 use crate::snapshot::{Loaded, Manifest, load, remove_temporary};
+use crate::space::Reserve;
 use crate::vfs::Vfs;
 
-pub(crate) use scan::{for_each_batch, rebuild_index};
+pub(crate) use scan::{Scanner, for_each_batch, rebuild_index};
 use walk::Walk;
 
 /// The state that is rebuilt from snapshot and log.
@@ -99,6 +101,7 @@ pub(crate) type Tails = std::collections::BTreeMap<ShardId, (Term, u64)>;
 pub(crate) fn recover(
     vfs: &Arc<dyn Vfs>,
     folder: &Folder,
+    reserve: &Reserve,
     config: &StoreConfig,
     now: Timestamp,
     replay: &mut dyn Replay,
@@ -159,9 +162,19 @@ pub(crate) fn recover(
     }
     let mut walked = walk.finish(&mut report);
     debug_assert!(walked.index.newest.base() >= newest);
+    // A snapshot may still name what was removed after it.
+    let is_there = |base: &u64| segments.binary_search_by_key(base, |s| s.base()).is_ok();
+    walked.index.sealed.retain(|base, _| is_there(base));
 
-    let (active, spare) =
-        active_segment(vfs, folder, config, now, &mut segments, &mut walked.tail)?;
+    let (active, spare) = active_segment(
+        vfs,
+        folder,
+        reserve,
+        config,
+        now,
+        &mut segments,
+        &mut walked.tail,
+    )?;
     report.tail = LogPosition(walked.tail);
     report.log_epoch = walked.log_epoch.checked_add(1).expect("4 billion openings");
     let all = Segments::default();
@@ -205,28 +218,42 @@ fn restore(loaded: &Loaded, tails: &mut Tails, replay: &mut dyn Replay) -> Resul
     Ok(())
 }
 
-/// All segments by their names; contents are looked at only where they are needed.
+/// All segments by their names and sizes; contents are looked at only where they are needed.
+///
+/// A segment's size is that of its file: behind one that was rewritten, or removed, its slot has a
+/// gap.
 fn find_segments(vfs: &Arc<dyn Vfs>, folder: &Folder) -> Result<Vec<Arc<Segment>>, OpenError> {
     let names = vfs
         .list(&folder.log)
         .map_err(OpenError::io("listing", &folder.log))?;
-    let mut bases = names
-        .iter()
-        .filter_map(|name| parse_file_name(name))
-        .filter_map(|(base, extension)| (extension == SEGMENT).then_some(base))
-        .collect::<Vec<_>>();
-    bases.sort_unstable();
-    let mut segments = Vec::with_capacity(bases.len());
-    for (at, base) in bases.iter().enumerate() {
+    let bases = |wanted: &str| {
+        names
+            .iter()
+            .filter_map(|name| parse_file_name(name))
+            .filter_map(|(base, extension)| (extension == wanted).then_some(base))
+            .collect::<BTreeSet<_>>()
+    };
+    let found = bases(SEGMENT);
+    let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(found.len());
+    for base in &found {
         let path = folder.log_file(*base, SEGMENT);
-        let size = match bases.get(at + 1) {
-            Some(next) => next - base,
-            None => vfs
-                .open(&path)
-                .and_then(|file| file.size())
-                .map_err(OpenError::io("opening", &path))?,
-        };
+        let size = vfs
+            .open(&path)
+            .and_then(|file| file.size())
+            .map_err(OpenError::io("opening", &path))?;
+        if segments.last().is_some_and(|last| last.end() > *base) {
+            return Err(OpenError::Corrupt {
+                path,
+                what: "the segment before it reaches into it".to_owned(),
+            });
+        }
         segments.push(Arc::new(Segment::new(vfs.clone(), path, *base, size)));
+    }
+    for extension in [QUEUE_INDEX, KEY_INDEX] {
+        for base in bases(extension).difference(&found) {
+            // Its segment went first; nobody looks at it.
+            let _ = vfs.unlink(&folder.log_file(*base, extension));
+        }
     }
     Ok(segments)
 }
@@ -237,6 +264,7 @@ fn find_segments(vfs: &Arc<dyn Vfs>, folder: &Folder) -> Result<Vec<Arc<Segment>
 fn active_segment(
     vfs: &Arc<dyn Vfs>,
     folder: &Folder,
+    reserve: &Reserve,
     config: &StoreConfig,
     now: Timestamp,
     segments: &mut Vec<Arc<Segment>>,
@@ -251,8 +279,15 @@ fn active_segment(
         if at == segments.len() {
             let last = &segments[at - 1];
             let size = next_size(last.size(), config);
-            let next = prepare(vfs, folder, last.end(), size, now)
-                .map_err(OpenError::io("preparing a segment in", &folder.log))?;
+            let prepare = |sizes| prepare_fitting(vfs, folder, last.end(), sizes, now);
+            let next = match prepare(config.segment_bytes..=size) {
+                // A folder must open on a full disk too: else nothing could be deleted.
+                Err(error) if is_full(&error) && reserve.release() => {
+                    prepare(SEGMENT_BYTES_MIN..=config.segment_bytes)
+                }
+                made => made,
+            };
+            let next = next.map_err(OpenError::io("preparing a segment in", &folder.log))?;
             segments.push(next.segment);
         }
         *tail = segments[at].first();

@@ -15,8 +15,10 @@ use crate::header::HEADER_BYTES;
 use crate::vfs::{Vfs, VfsFile, VfsMap};
 
 pub use header::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError};
-pub(crate) use prepare::{Preparer, Spare, prepare};
+pub(crate) use prepare::{Preparer, Spare, Wanted, is_full, prepare, prepare_fitting};
 
+/// The class of a segment of the log as it was appended.
+pub(crate) const CLASS_LOG: u32 = 0;
 /// Bytes that are brought into memory together, and remembered as being there.
 ///
 /// Small enough that a reader of one queue among many doesn't map its neighbours' batches, large
@@ -31,15 +33,11 @@ pub(crate) struct Segment {
     size: u64,
     path: PathBuf,
     vfs: Arc<dyn Vfs>,
-    view: OnceLock<View>,
+    header: OnceLock<SegmentHeader>,
+    map: OnceLock<Box<dyn VfsMap>>,
     /// Per granule the generation in which it was brought into memory, 0 for never; not there for
     /// segments that nobody reads or writes.
     granules: OnceLock<Box<[AtomicU32]>>,
-}
-
-struct View {
-    nonce: u64,
-    map: Box<dyn VfsMap>,
 }
 
 /// A segment that is or will be appended to.
@@ -57,9 +55,17 @@ impl Segment {
             size,
             path,
             vfs,
-            view: OnceLock::new(),
+            header: OnceLock::new(),
+            map: OnceLock::new(),
             granules: OnceLock::new(),
         }
+    }
+
+    /// A segment whose file was just written with this header.
+    pub(crate) fn written(vfs: Arc<dyn Vfs>, path: PathBuf, header: SegmentHeader) -> Self {
+        let segment = Self::new(vfs, path, header.base.0, header.size);
+        let _ = segment.header.set(header);
+        segment
     }
 
     /// Position of the file's first byte.
@@ -77,7 +83,8 @@ impl Segment {
         self.base + SEGMENT_HEADER_BYTES as u64
     }
 
-    /// Position after the last byte: the base of the next segment.
+    /// Position after the last byte. The next segment begins there, or later where this one was
+    /// rewritten in its slot.
     pub(crate) fn end(&self) -> u64 {
         self.base + self.size
     }
@@ -91,7 +98,8 @@ impl Segment {
         &self.path
     }
 
-    /// Opens the file and checks its header page.
+    /// Opens the file and checks its header page. One that took the place of the file that this
+    /// is about is refused.
     pub(crate) fn open_file(&self) -> Result<(Arc<dyn VfsFile>, SegmentHeader), ReadError> {
         let file = self
             .vfs
@@ -103,6 +111,7 @@ impl Segment {
         let header = SegmentHeader::decode(&page)
             .ok()
             .filter(|header| header.base.0 == self.base && header.size == self.size)
+            .filter(|header| *self.header.get_or_init(|| *header) == *header)
             .ok_or_else(|| self.quarantined(self.base, self.end()))?;
         Ok((file, header))
     }
@@ -114,23 +123,28 @@ impl Segment {
         }
     }
 
-    fn view(&self) -> Result<&View, ReadError> {
-        if let Some(view) = self.view.get() {
-            return Ok(view);
+    /// The file's map. Once it is open, the file may be unlinked or another put in its place.
+    pub(crate) fn map(&self) -> Result<&dyn VfsMap, ReadError> {
+        if let Some(map) = self.map.get() {
+            return Ok(map.as_ref());
         }
-        let (file, header) = self.open_file()?;
+        let (file, _) = self.open_file()?;
         let len = usize::try_from(self.size).expect("segments end at 1 GiB");
         let map = file.map(len).map_err(ReadError::io(&self.path))?;
         // Two readers may have mapped it at once; one map stays.
-        let _ = self.view.set(View {
-            nonce: header.nonce,
-            map,
-        });
-        Ok(self.view.get().expect("just set"))
+        let _ = self.map.set(map);
+        Ok(self.map.get().expect("just set").as_ref())
+    }
+
+    pub(crate) fn header(&self) -> Result<SegmentHeader, ReadError> {
+        match self.header.get() {
+            Some(header) => Ok(*header),
+            None => Ok(self.open_file()?.1),
+        }
     }
 
     pub(crate) fn nonce(&self) -> Result<u64, ReadError> {
-        Ok(self.view()?.nonce)
+        Ok(self.header()?.nonce)
     }
 
     fn granules_of(&self, range: &Range<u64>) -> &[AtomicU32] {
@@ -174,28 +188,32 @@ impl Segment {
     ///
     /// An error of the disk quarantines `range`; it never becomes a SIGBUS.
     pub(crate) fn bytes(&self, range: Range<u64>, generation: u32) -> Result<Bytes, ReadError> {
-        let view = self.view()?;
+        let map = self.map()?;
         if !self.is_hot(&range, generation) {
-            self.populate(view, &range, generation)?;
+            self.populate(map, &range, generation)?;
         }
         let at =
             |position: u64| usize::try_from(position - self.base).expect("segments end at 1 GiB");
-        Ok(view.map.bytes(at(range.start)..at(range.end)))
+        Ok(map.bytes(at(range.start)..at(range.end)))
     }
 
-    fn populate(&self, view: &View, range: &Range<u64>, generation: u32) -> Result<(), ReadError> {
+    fn populate(
+        &self,
+        map: &dyn VfsMap,
+        range: &Range<u64>,
+        generation: u32,
+    ) -> Result<(), ReadError> {
         let at = |position: u64| usize::try_from(position).expect("segments end at 1 GiB");
         let start = (range.start - self.base) / GRANULE_BYTES * GRANULE_BYTES;
         let end = (range.end - self.base)
             .next_multiple_of(GRANULE_BYTES)
             .min(self.size);
-        if view.map.populate(at(start)..at(end)).is_ok() {
+        if map.populate(at(start)..at(end)).is_ok() {
             self.mark_hot(range, generation);
             return Ok(());
         }
         // Something near is unreadable; what was asked for may still be whole.
-        view.map
-            .populate(at(range.start - self.base)..at(range.end - self.base))
+        map.populate(at(range.start - self.base)..at(range.end - self.base))
             .map_err(|error| {
                 tracing::error!(
                     segment = %self.path.display(), from = range.start, to = range.end, %error,

@@ -33,6 +33,41 @@ impl Segments {
         read(&self.by_base).get(&base).cloned()
     }
 
+    /// Takes a segment out. Who holds it can go on reading it.
+    pub(crate) fn remove(&self, base: u64) {
+        let Some(segment) = write(&self.by_base).remove(&base) else {
+            return;
+        };
+        let mut ranges = write(&self.quarantined);
+        ranges.retain(|from, to| *to <= segment.base() || *from >= segment.end());
+        self.quarantined_count
+            .store(ranges.len(), Ordering::Relaxed);
+    }
+
+    /// Those with a base below `floor`, oldest first.
+    pub(crate) fn below(&self, floor: u64) -> Vec<Arc<Segment>> {
+        let segments = read(&self.by_base);
+        segments.range(..floor).map(|(_, s)| s.clone()).collect()
+    }
+
+    /// Bytes of the newest one's file.
+    pub(crate) fn newest_bytes(&self) -> u64 {
+        let segments = read(&self.by_base);
+        segments.values().next_back().map_or(0, |s| s.size())
+    }
+
+    /// Bytes of all their files.
+    pub(crate) fn bytes(&self) -> u64 {
+        read(&self.by_base).values().map(|s| s.size()).sum()
+    }
+
+    /// Whether anything of the segment is known to be damaged.
+    pub(crate) fn is_damaged(&self, segment: &Segment) -> bool {
+        let ranges = read(&self.quarantined);
+        let before_end = ranges.range(..segment.end()).next_back();
+        before_end.is_some_and(|(_, to)| *to > segment.base())
+    }
+
     /// The segment that `position` lies in.
     pub(crate) fn at(&self, position: u64) -> Option<Arc<Segment>> {
         read(&self.by_base)

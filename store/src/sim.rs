@@ -426,6 +426,14 @@ impl Vfs for SimVfs {
         })
     }
 
+    fn free_space(&self, _dir: &Path) -> io::Result<u64> {
+        self.read(|state| {
+            let used = state.disk.used();
+            let capacity = state.disk.capacity.unwrap_or(u64::MAX);
+            Ok(capacity.saturating_sub(used))
+        })
+    }
+
     fn random(&self) -> io::Result<u64> {
         self.read(|state| Ok(state.random.next()))
     }

@@ -25,6 +25,18 @@ pub struct Stats {
     pub file_failures: u64,
     /// Damaged ranges known.
     pub quarantined: u64,
+    /// Bytes of all segment files, the prepared spare not counted.
+    pub log_bytes: u64,
+    /// Bytes kept for a full disk.
+    pub reserve_bytes: u64,
+    /// The reserve was given up, and new messages are refused until it is whole again.
+    pub reserve_broken: bool,
+    /// Segments that were removed, since nothing in them was live.
+    pub segments_removed: u64,
+    /// Segments that were rewritten without what was dead in them.
+    pub segments_rewritten: u64,
+    /// Bytes written by that.
+    pub moved_bytes: u64,
     /// Log bytes read by recovery.
     pub recovery_bytes_read: u64,
 }

@@ -20,6 +20,7 @@ use crate::recovery::{Recovered, RecoveryReport, Replay, recover};
 use crate::ring::Ring;
 use crate::segment::Preparer;
 use crate::snapshot::Snapshots;
+use crate::space::{Nudge, Reserve, Space, SpaceStats};
 use crate::threads::{Background, Threads};
 use crate::vfs::Vfs;
 
@@ -36,7 +37,7 @@ pub struct Store {
 impl Store {
     /// Opens the store in `dir`, makes it if there is none, and rebuilds state through `replay`.
     ///
-    /// On return the log takes appends; three threads do its writing until the appender is dropped.
+    /// On return the log takes appends; four threads do its writing until the appender is dropped.
     ///
     /// # Errors
     /// [`OpenError`]; the folder is as it was, but for what recovery may redo.
@@ -67,7 +68,8 @@ impl Store {
     ) -> Result<(Self, Background), OpenError> {
         config.check()?;
         let (folder, lock) = Folder::open(vfs.as_ref(), dir)?;
-        let recovered = recover(&vfs, &folder, &config, now, replay)?;
+        let reserve = Arc::new(Reserve::open(vfs.clone(), folder.clone()));
+        let recovered = recover(&vfs, &folder, &reserve, &config, now, replay)?;
         let tail = begin_epoch(&recovered)?;
         let Recovered {
             segments,
@@ -90,8 +92,16 @@ impl Store {
         );
         let commit = Arc::new(Commit::new(ring));
         let snapshots = Snapshots::new(folder.clone(), manifests, next_number);
-        let files = Arc::new(Files::new(vfs.clone(), folder.clone(), snapshots));
         let keys = Keys::new(vfs.clone(), folder.clone(), segments.clone());
+        let nudge = Arc::new(Nudge::default());
+        let files = Arc::new(Files::new(
+            vfs.clone(),
+            folder.clone(),
+            segments.clone(),
+            reserve.clone(),
+            nudge.clone(),
+            snapshots,
+        ));
         for job in jobs {
             if let Job::Index(sealed) = &job {
                 files.add_keys(keys.of(sealed.base()));
@@ -103,6 +113,7 @@ impl Store {
         let preparer = Arc::new(Preparer::new(
             vfs.clone(),
             folder.clone(),
+            reserve.clone(),
             spare,
             Box::new(move || owner.wake_owner()),
         ));
@@ -118,8 +129,12 @@ impl Store {
                 folder,
             },
             keys,
+            space: SpaceStats::default(),
+            reserve,
+            nudge: nudge.clone(),
             recovery_bytes_read: report.log_bytes_read,
         });
+        let space = Arc::new(Space::new(shared.clone(), preparer.clone(), nudge));
         let appender = Appender::new(Start {
             shared: shared.clone(),
             preparer: preparer.clone(),
@@ -146,14 +161,18 @@ impl Store {
         );
         let store = Self {
             appender,
-            reader: Reader { shared },
+            reader: Reader {
+                shared: shared.clone(),
+            },
             report,
         };
         let background = Background {
             commit,
             preparer,
             files,
+            space,
         };
+        shared.nudge.nudge();
         Ok((store, background))
     }
 }

@@ -1,4 +1,4 @@
-//! The three threads of a store, or the same work step by step.
+//! The four threads of a store, or the same work step by step.
 
 use std::io;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use crate::commit::Commit;
 use crate::files::Files;
 use crate::segment::Preparer;
+use crate::space::Space;
 
 /// The work behind a store that was opened with [`crate::Store::open_manual`]: nothing of it
 /// happens by itself, so a simulation decides the order.
@@ -15,6 +16,7 @@ pub struct Background {
     pub(crate) commit: Arc<Commit>,
     pub(crate) preparer: Arc<Preparer>,
     pub(crate) files: Arc<Files>,
+    pub(crate) space: Arc<Space>,
 }
 
 impl Background {
@@ -36,9 +38,16 @@ impl Background {
         self.files.run_once()
     }
 
+    /// Looks at, removes or rewrites one segment that is not needed any more, or not as it is, or
+    /// fills the space reserve. `false` if there is nothing to do.
+    #[must_use]
+    pub fn reclaim(&self) -> bool {
+        self.space.reclaim()
+    }
+
     /// Does all there is to do.
     pub fn run_all(&self) {
-        while self.flush() | self.prepare() | self.write_file() {}
+        while self.flush() | self.prepare() | self.write_file() | self.reclaim() {}
     }
 }
 
@@ -57,11 +66,13 @@ impl Threads {
             commit,
             preparer,
             files,
+            space,
         } = work;
         let started = threads
             .spawn("tidegate-flush", move || commit.run())
             .and_then(|()| threads.spawn("tidegate-segments", move || preparer.run()))
-            .and_then(|()| threads.spawn("tidegate-files", move || files.run()));
+            .and_then(|()| threads.spawn("tidegate-files", move || files.run()))
+            .and_then(|()| threads.spawn("tidegate-space", move || space.run()));
         match started {
             Ok(()) => Ok(threads),
             Err(error) => {
@@ -82,6 +93,7 @@ impl Threads {
         self.work.commit.stop();
         self.work.preparer.stop();
         self.work.files.stop();
+        self.work.space.stop();
         for handle in self.handles {
             if handle.join().is_err() {
                 tracing::error!("a thread of the store panicked");

@@ -69,6 +69,13 @@ pub trait Vfs: Send + Sync {
     /// Those of the file system.
     fn lock(&self, path: &Path) -> io::Result<Option<LockGuard>>;
 
+    /// Bytes that files in `dir` may still take, as far as the file system tells; at most so many
+    /// for a user without privileges.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn free_space(&self, dir: &Path) -> io::Result<u64>;
+
     /// A number nobody can guess, for the nonces of segments.
     ///
     /// # Errors

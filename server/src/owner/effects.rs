@@ -191,7 +191,7 @@ impl Owner {
             .and_then(|()| {
                 entries
                     .first()
-                    .map(|e| self.reader.read(e.position))
+                    .map(|e| self.reader.read_entry(e))
                     .transpose()
             });
         let batch = match read {

@@ -55,10 +55,12 @@ fn filtered(fetch: &Fetch, judge: &mut Judge, reader: &Reader) -> Result<Fetched
         if bytes > 0 && bytes + u64::from(entry.section_len) > JUDGED_BYTES {
             return Err(Walked::Enough);
         }
+        let batch = match reader.read_entry(entry) {
+            // It expired since it was looked up.
+            Err(ReadError::NotFound { .. }) => return Ok(()),
+            read => read.map_err(|error| Walked::Failed(read_code(&error)))?,
+        };
         bytes += u64::from(entry.section_len);
-        let batch = reader
-            .read(entry.position)
-            .map_err(|error| Walked::Failed(read_code(&error)))?;
         stored.push((batch, looked_at));
         Ok(())
     });
@@ -126,7 +128,9 @@ fn walk(
         entries.clear();
         entries_from(reader, fetch.queue, next, &mut entries)?;
         if entries.is_empty() {
-            return Ok(next);
+            // What expired has no entries any more.
+            let start = reader.bounds(fetch.queue).start;
+            return Ok(next.max(start.min(fetch.until)));
         }
         for entry in &entries {
             let from = entry.base_offset.max(fetch.from);
@@ -184,6 +188,7 @@ fn read_batches(job: &ReadJob, judge: &mut Judge, reader: &Reader) -> Result<Rea
             .entries(job.queue, answer.resume, ENTRIES, &mut entries)
             .map_err(refuse)?;
         if entries.is_empty() {
+            answer.resume = answer.resume.max(reader.bounds(job.queue).start);
             return Ok(answer);
         }
         for entry in &entries {
@@ -195,7 +200,14 @@ fn read_batches(job: &ReadJob, judge: &mut Judge, reader: &Reader) -> Result<Rea
             {
                 return Ok(answer);
             }
-            let batch = reader.read(entry.position).map_err(refuse)?;
+            let batch = match reader.read_entry(entry) {
+                // It expired since it was looked up.
+                Err(ReadError::NotFound { .. }) => {
+                    answer.resume = entry.next_offset();
+                    continue;
+                }
+                read => read.map_err(refuse)?,
+            };
             let mut wanted = judge
                 .judge(now(), &job.bindings, std::slice::from_ref(&batch))
                 .map_err(|stopped| {

@@ -83,7 +83,7 @@ fn deliver(grant: &tidegate_broker::effects::Grant, tools: &Tools) -> Result<Del
     if entry.base_offset != grant.base_offset {
         return Err(SendError::Gone(grant.base_offset.0));
     }
-    let batch = prepare(tools.reader.read(entry.position)?, &grant.offsets)?;
+    let batch = prepare(tools.reader.read_entry(entry)?, &grant.offsets)?;
     tools
         .metrics
         .delivered_messages

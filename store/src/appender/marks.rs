@@ -8,7 +8,7 @@ use crate::segment::Spare;
 
 /// A log that is quiet for so long gets a durable mark: well within the 100 ms promised.
 const MARK_AFTER_MS: u64 = 40;
-/// A segment that could not be prepared is tried again after this time.
+/// A segment that could not be prepared, or the reserve, is tried again after this time.
 const RETRY_SPARE_MS: u64 = 1000;
 /// How long pages that were brought into memory count as being there, at least.
 const GENERATION_MS: u64 = 10_000;
@@ -50,11 +50,12 @@ impl Appender {
             self.shared.commit.next_generation();
             self.shared.commit.with_ring(crate::ring::Ring::shrink);
         }
-        if let Spare::Failed(_) = self.preparer.spare()
-            && now.since_ms(self.marks.spare_tried) >= RETRY_SPARE_MS
-        {
+        let lacks_space = matches!(self.preparer.spare(), Spare::Failed { .. })
+            || self.shared.reserve.is_broken();
+        if lacks_space && now.since_ms(self.marks.spare_tried) >= RETRY_SPARE_MS {
             self.marks.spare_tried = now;
-            self.want_next();
+            self.preparer.retry();
+            self.shared.nudge.nudge();
         }
         if !self.marks.unmarked || self.shared.commit.durable().0 < self.tail {
             self.marks.quiet_since = None;

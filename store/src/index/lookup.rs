@@ -195,10 +195,14 @@ impl Index {
 
     pub(crate) fn open(&self, sealed: &Arc<SealedIndex>) -> Result<OpenIndex, ReadError> {
         let base = sealed.base();
-        let (open, rebuilt) = sealed.open(self.vfs.as_ref(), &self.folder, || {
-            let segment = self.segments.at_base(base).ok_or(ReadError::NotFound {
-                position: LogPosition(base),
-            })?;
+        if let Some(open) = sealed.opened() {
+            return Ok(open);
+        }
+        let segment = self.segments.at_base(base).ok_or(ReadError::NotFound {
+            position: LogPosition(base),
+        })?;
+        let nonce = segment.nonce()?;
+        let (open, rebuilt) = sealed.open(self.vfs.as_ref(), &self.folder, nonce, || {
             rebuild_index(&segment, self.segment_before(base))
         })?;
         if rebuilt {

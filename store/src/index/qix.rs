@@ -4,11 +4,13 @@ use bytes::Bytes;
 use tidegate_model::checksum::crc32c;
 use tidegate_model::{QueueId, ShardId};
 
+#[cfg(test)]
+use super::SeqBounds;
 use super::memory::{MemoryIndex, NO_PLACE};
-use super::{ENTRY_BYTES, Entry, SeqBounds};
+use super::{ENTRY_BYTES, Entry};
 use crate::bytes_at::{put, u32_at, u64_at};
 
-const MAGIC: [u8; 8] = *b"TGQIX\0\0\x01";
+const MAGIC: [u8; 8] = *b"TGQIX\0\0\x02";
 const HEADER_BYTES: usize = 40;
 const QUEUE_BYTES: usize = 24;
 const SHARD_BYTES: usize = 16;
@@ -18,7 +20,7 @@ const FOOTER_BYTES: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QixError {
     /// Something else, or of another version.
-    #[error("this is no queue index of version 1")]
+    #[error("this is no queue index of version 2")]
     Magic,
     /// The checksum over all of it is wrong.
     #[error("the queue index's checksum is wrong")]
@@ -144,6 +146,11 @@ impl Qix {
         u64_at(&self.bytes, 8)
     }
 
+    /// Nonce of the file that it indexes: a segment may be written anew under its base.
+    pub(crate) fn nonce(&self) -> u64 {
+        u64_at(&self.bytes, 32)
+    }
+
     /// The segment that holds the queue's earlier entries at the latest, and its entries' bytes.
     pub(crate) fn run(&self, queue: QueueId) -> Option<(u64, &[u8])> {
         let (mut low, mut high) = (0, self.queues);
@@ -189,6 +196,8 @@ impl Qix {
         None
     }
 
+    /// First and last seq of each shard, as [`MemoryIndex::seq_bounds`].
+    #[cfg(test)]
     pub(crate) fn seq_bounds(&self) -> Vec<SeqBounds> {
         (0..self.shards)
             .map(|at| self.shard_row(at))
@@ -202,8 +211,8 @@ impl Qix {
     }
 }
 
-/// The bytes of a segment's index file.
-pub(crate) fn encode(index: &MemoryIndex) -> Vec<u8> {
+/// The bytes of the index file of the segment with this `nonce`.
+pub(crate) fn encode(index: &MemoryIndex, nonce: u64) -> Vec<u8> {
     let mut queues = index.queues.iter().collect::<Vec<_>>();
     queues.sort_unstable_by_key(|(id, _)| **id);
     let entries: usize = queues.iter().map(|(_, run)| run.entries.len()).sum();
@@ -223,6 +232,7 @@ pub(crate) fn encode(index: &MemoryIndex) -> Vec<u8> {
     put(&mut header, 20, &count(index.seqs.len()).to_le_bytes());
     put(&mut header, 24, &count(entries).to_le_bytes());
     put(&mut header, 28, &count(places).to_le_bytes());
+    put(&mut header, 32, &nonce.to_le_bytes());
     bytes.extend_from_slice(&header);
 
     let mut first = 0;

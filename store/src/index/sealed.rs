@@ -93,22 +93,34 @@ impl SealedIndex {
         &self.seqs
     }
 
-    /// Opens the index; `rebuild` makes it from its segment if the file is missing or damaged.
+    /// The index, if it can be read without opening a file.
+    pub(crate) fn opened(&self) -> Option<OpenIndex> {
+        match lock(&self.source).clone() {
+            Source::Memory(memory) => Some(OpenIndex::Memory(memory)),
+            Source::Open(qix) => Some(OpenIndex::File(qix)),
+            Source::Closed => None,
+        }
+    }
+
+    /// Whether its file is still to be written.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        matches!(*lock(&self.source), Source::Memory(_))
+    }
+
+    /// Opens the index of the segment with this `nonce`; `rebuild` makes it from its segment if the file is missing or damaged.
     ///
     /// Says also whether it was rebuilt, so that its file can be written again.
     pub(crate) fn open<E>(
         &self,
         vfs: &dyn Vfs,
         folder: &Folder,
+        nonce: u64,
         rebuild: impl FnOnce() -> Result<MemoryIndex, E>,
     ) -> Result<(OpenIndex, bool), E> {
-        let source = lock(&self.source).clone();
-        match source {
-            Source::Memory(memory) => return Ok((OpenIndex::Memory(memory), false)),
-            Source::Open(qix) => return Ok((OpenIndex::File(qix), false)),
-            Source::Closed => {}
+        if let Some(open) = self.opened() {
+            return Ok((open, false));
         }
-        match self.open_file(vfs, folder) {
+        match self.open_file(vfs, folder, nonce) {
             Ok(qix) => {
                 let qix = Arc::new(qix);
                 *lock(&self.source) = Source::Open(qix.clone());
@@ -123,7 +135,7 @@ impl SealedIndex {
         }
     }
 
-    fn open_file(&self, vfs: &dyn Vfs, folder: &Folder) -> io::Result<Qix> {
+    fn open_file(&self, vfs: &dyn Vfs, folder: &Folder, nonce: u64) -> io::Result<Qix> {
         let file = vfs.open(&folder.log_file(self.base, QUEUE_INDEX))?;
         let len = usize::try_from(file.size()?).map_err(io::Error::other)?;
         if len == 0 {
@@ -132,20 +144,21 @@ impl SealedIndex {
         let map = file.map(len)?;
         map.populate(0..len)?;
         let qix = Qix::decode(map.bytes(0..len)).map_err(io::Error::other)?;
-        if qix.base() != self.base || qix.seq_bounds() != self.seqs {
+        if qix.base() != self.base || qix.nonce() != nonce {
             return Err(io::Error::other(
-                "the queue index belongs to another segment or state of it",
+                "the queue index belongs to another segment or an earlier file of it",
             ));
         }
         Ok(qix)
     }
 
-    /// Writes the file durably, then reads from it instead of memory.
-    pub(crate) fn write(&self, vfs: &dyn Vfs, folder: &Folder) -> io::Result<()> {
+    /// Writes the file for the segment with this `nonce` durably, then reads from it instead of
+    /// memory.
+    pub(crate) fn write(&self, vfs: &dyn Vfs, folder: &Folder, nonce: u64) -> io::Result<()> {
         let Source::Memory(memory) = lock(&self.source).clone() else {
             return Ok(());
         };
-        let bytes = qix::encode(&memory);
+        let bytes = qix::encode(&memory, nonce);
         write_durably(vfs, &folder.log, &file_name(self.base, QUEUE_INDEX), &bytes)?;
         // The pages just written are cached: the next reader maps them, this memory is given back.
         *lock(&self.source) = Source::Closed;

@@ -53,8 +53,8 @@ fn file_run(qix: &Qix, queue: u64) -> Option<(u64, Vec<Entry>)> {
 #[test]
 fn the_file_answers_as_memory_does() {
     let index = index();
-    let qix = Qix::decode(Bytes::from(qix::encode(&index))).unwrap();
-    assert_eq!(qix.base(), 4096);
+    let qix = Qix::decode(Bytes::from(qix::encode(&index, 7))).unwrap();
+    assert_eq!((qix.base(), qix.nonce()), (4096, 7));
     for queue in 0..12 {
         let memory = index.run(QueueId(queue));
         assert_eq!(
@@ -74,7 +74,7 @@ fn the_file_answers_as_memory_does() {
 
 #[test]
 fn an_empty_index_has_a_file_too() {
-    let qix = Qix::decode(Bytes::from(qix::encode(&MemoryIndex::new(8)))).unwrap();
+    let qix = Qix::decode(Bytes::from(qix::encode(&MemoryIndex::new(8), 7))).unwrap();
     assert_eq!(qix.run(QueueId(1)).map(|run| run.0), None);
     assert_eq!(qix.place(ShardId(0), 1), None);
     assert_eq!(qix.seq_bounds(), []);
@@ -82,7 +82,7 @@ fn an_empty_index_has_a_file_too() {
 
 #[test]
 fn damage_is_seen() {
-    let bytes = qix::encode(&index());
+    let bytes = qix::encode(&index(), 7);
     for at in 0..bytes.len() - 4 {
         let mut bytes = bytes.clone();
         bytes[at] ^= 1;
@@ -262,7 +262,7 @@ proptest! {
         shard in 0..4_u32,
         seq in 0..20_u64,
     ) {
-        let mut bytes = qix::encode(&index());
+        let mut bytes = qix::encode(&index(), 7);
         let end = bytes.len() - 8;
         bytes[at % end] = value;
         let crc = crc32c(&bytes[..end]);

@@ -17,7 +17,7 @@ use super::kix::COVERS_ALL;
 use super::sealed::Candidates;
 use crate::batch::StoredBatch;
 use crate::error::ReadError;
-use crate::index::{Entry, Index, Run, position_of};
+use crate::index::{Entry, Index, Run};
 use crate::reader::Reader;
 use crate::sync::lock;
 
@@ -401,7 +401,7 @@ impl<'a> Search<'a> {
                 }
                 batches -= 1;
                 bytes = bytes.saturating_sub(u64::from(entry.section_len));
-                let batch = match self.reader.read(position_of(base, entry.place)) {
+                let batch = match self.reader.read_entry(&entry.public(base)) {
                     Ok(batch) => Some(batch),
                     Err(ReadError::Quarantined { .. } | ReadError::NotFound { .. }) => None,
                     Err(error) => return Err(error),
@@ -479,10 +479,8 @@ impl<'a> Search<'a> {
             .budget
             .bytes
             .saturating_sub(u64::from(entry.section_len));
-        let batch = match self
-            .reader
-            .read(position_of(stream.segment.base(), entry.place))
-        {
+        let entry_there = entry.public(stream.segment.base());
+        let batch = match self.reader.read_entry(&entry_there) {
             Ok(batch) => batch,
             Err(ReadError::Quarantined { .. }) => {
                 self.found.unreadable += 1;

@@ -22,6 +22,7 @@ pub(crate) struct Scanner {
     segment: Arc<Segment>,
     file: Arc<dyn VfsFile>,
     nonce: u64,
+    class: u32,
     window: Bytes,
     window_at: u64,
     bytes_read: u64,
@@ -34,6 +35,7 @@ impl Scanner {
             segment,
             file,
             nonce: header.nonce,
+            class: header.class,
             window: Bytes::new(),
             window_at: 0,
             bytes_read: 0,
@@ -42,6 +44,10 @@ impl Scanner {
 
     pub(crate) fn segment(&self) -> &Arc<Segment> {
         &self.segment
+    }
+
+    pub(crate) fn class(&self) -> u32 {
+        self.class
     }
 
     pub(crate) fn file(&self) -> &Arc<dyn VfsFile> {

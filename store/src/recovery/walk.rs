@@ -13,7 +13,7 @@ use crate::error::OpenError;
 use crate::header::{ALIGN, BatchHeader, HEADER_BYTES, HeaderError};
 use crate::index::{Delta, Entry, IndexState, SealedIndex};
 use crate::position::LogPosition;
-use crate::segment::Segment;
+use crate::segment::{CLASS_LOG, Segment};
 use crate::trim;
 
 /// How far beyond a bad batch the next good one is looked for: past the largest section.
@@ -340,6 +340,13 @@ impl<'a> Walk<'a> {
 /// synced first, and cached ones, which a failed sync may have left unwritten, are dropped.
 fn open(segment: &Arc<Segment>) -> Result<Scanner, OpenError> {
     let scanner = Scanner::open(segment.clone()).map_err(corrupt(segment.path()))?;
+    if scanner.class() != CLASS_LOG {
+        return Err(OpenError::Corrupt {
+            path: segment.path().clone(),
+            what: "it holds only what was live, and both snapshots that cover the rest are gone"
+                .to_owned(),
+        });
+    }
     scanner
         .file()
         .sync()

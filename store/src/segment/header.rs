@@ -26,7 +26,8 @@ pub struct SegmentHeader {
     pub nonce: u64,
     /// When it was prepared.
     pub created: Timestamp,
-    /// 0: the log. Other classes hold relocated batches, which recovery doesn't replay.
+    /// 0: the log as it was appended. 1: rewritten, with only what was live then; recovery doesn't
+    /// replay it.
     pub class: u32,
 }
 

@@ -4,18 +4,23 @@
 //! large zero writes keep the page cache's folios large (`docs/formats/segment.md`).
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 
 use tidegate_model::Timestamp;
 
-use super::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, WritableSegment};
+use super::{CLASS_LOG, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, WritableSegment};
+use crate::config::SEGMENT_BYTES_MIN;
 use crate::folder::{Folder, SEGMENT, TEMPORARY};
 use crate::position::LogPosition;
+use crate::space::Reserve;
 use crate::sync::{lock, wait};
 use crate::vfs::{Vfs, VfsFile};
 
 const ZERO_PIECE_BYTES: usize = 1 << 20;
+/// Segments have whole blocks.
+const BLOCK_BYTES: u64 = 4096;
 
 /// Makes the segment at `base`: on return it is whole, zero and durable under its name.
 ///
@@ -31,7 +36,7 @@ pub(crate) fn prepare(
     let path = folder.log_file(base, SEGMENT);
     let written = write(vfs.as_ref(), &temporary, base, size, now)
         .and_then(|done| vfs.rename(&temporary, &path).map(|()| done));
-    let (file, nonce) = match written {
+    let (file, header) = match written {
         Ok(done) => done,
         Err(error) => {
             // The space must not stay taken; if even this fails, the next start removes the file.
@@ -41,10 +46,36 @@ pub(crate) fn prepare(
     };
     vfs.sync_dir(&folder.log)?;
     Ok(WritableSegment {
-        segment: Arc::new(Segment::new(vfs.clone(), path, base, size)),
+        segment: Arc::new(Segment::written(vfs.clone(), path, header)),
         file,
-        nonce,
+        nonce: header.nonce,
     })
+}
+
+/// Like [`prepare`], in half the size again and again where the disk has no space, down to `min`.
+pub(crate) fn prepare_fitting(
+    vfs: &Arc<dyn Vfs>,
+    folder: &Folder,
+    base: u64,
+    sizes: RangeInclusive<u64>,
+    now: Timestamp,
+) -> io::Result<WritableSegment> {
+    let (min, mut size) = sizes.into_inner();
+    loop {
+        let made = prepare(vfs, folder, base, size, now);
+        match made {
+            Err(error) if is_full(&error) && size > min => {
+                size = (size / 2 / BLOCK_BYTES * BLOCK_BYTES).max(min);
+            }
+            made => return made,
+        }
+    }
+}
+
+/// Whether an error says that there is no space.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 fn write(
@@ -53,7 +84,7 @@ fn write(
     base: u64,
     size: u64,
     now: Timestamp,
-) -> io::Result<(Arc<dyn VfsFile>, u64)> {
+) -> io::Result<(Arc<dyn VfsFile>, SegmentHeader)> {
     let nonce = vfs.random()?;
     let file = vfs.create(path)?;
     file.allocate(size)?;
@@ -62,7 +93,7 @@ fn write(
         size,
         nonce,
         created: now,
-        class: 0,
+        class: CLASS_LOG,
     };
     file.write_all_at(&header.encode(), 0)?;
     let piece = usize::try_from(size)
@@ -76,13 +107,14 @@ fn write(
         at += len as u64;
     }
     file.sync()?;
-    Ok((file, nonce))
+    Ok((file, header))
 }
 
 /// Keeps one segment ready beyond the one that is appended to.
 pub(crate) struct Preparer {
     vfs: Arc<dyn Vfs>,
     folder: Folder,
+    reserve: Arc<Reserve>,
     state: Mutex<State>,
     changed: Condvar,
     when_done: Box<dyn Fn() + Send + Sync>,
@@ -90,15 +122,21 @@ pub(crate) struct Preparer {
 
 struct State {
     wanted: Option<Wanted>,
+    /// What was asked for last, to be asked for again.
+    last: Option<Wanted>,
     spare: Spare,
     stopped: bool,
 }
 
+/// The segment that is to be made.
 #[derive(Clone, Copy)]
-struct Wanted {
-    base: u64,
-    size: u64,
-    now: Timestamp,
+pub(crate) struct Wanted {
+    pub(crate) base: u64,
+    /// The size that it should have.
+    pub(crate) size: u64,
+    /// The size that it may have where the disk is full.
+    pub(crate) size_min: u64,
+    pub(crate) now: Timestamp,
 }
 
 /// How it stands with the next segment.
@@ -109,21 +147,28 @@ pub(crate) enum Spare {
     /// Ready.
     Ready(WritableSegment),
     /// It could not be made; ask again later.
-    Failed(io::ErrorKind),
+    Failed {
+        is_full: bool,
+        /// Even the space reserve was given up for it.
+        without_reserve: bool,
+    },
 }
 
 impl Preparer {
     pub(crate) fn new(
         vfs: Arc<dyn Vfs>,
         folder: Folder,
+        reserve: Arc<Reserve>,
         spare: Option<WritableSegment>,
         when_done: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
         Self {
             vfs,
             folder,
+            reserve,
             state: Mutex::new(State {
                 wanted: None,
+                last: None,
                 spare: spare.map_or(Spare::Pending, Spare::Ready),
                 stopped: false,
             }),
@@ -132,12 +177,48 @@ impl Preparer {
         }
     }
 
-    /// Asks for the segment at `base`, in place of what was ready before.
-    pub(crate) fn want(&self, base: u64, size: u64, now: Timestamp) {
+    pub(crate) fn reserve(&self) -> &Arc<Reserve> {
+        &self.reserve
+    }
+
+    /// Asks for a segment, in place of what was ready before.
+    pub(crate) fn want(&self, wanted: Wanted) {
         let mut state = lock(&self.state);
         state.spare = Spare::Pending;
-        state.wanted = Some(Wanted { base, size, now });
+        state.wanted = Some(wanted);
+        state.last = Some(wanted);
         self.changed.notify_one();
+    }
+
+    /// Asks again for what could not be made, since space may have come back.
+    pub(crate) fn retry(&self) {
+        let mut state = lock(&self.state);
+        if matches!(state.spare, Spare::Failed { .. }) {
+            state.spare = Spare::Pending;
+            state.wanted = state.last;
+            self.changed.notify_one();
+        }
+    }
+
+    /// Has the reserve given up for a segment that only control batches may be appended to.
+    pub(crate) fn break_reserve(&self) {
+        let mut state = lock(&self.state);
+        if let Spare::Failed {
+            without_reserve, ..
+        } = &mut state.spare
+        {
+            *without_reserve = true;
+            if self.reserve.release() {
+                state.spare = Spare::Pending;
+                // The smallest that does, since the rest is for what comes then.
+                state.wanted = state.last.map(|last| Wanted {
+                    size: last.size_min,
+                    size_min: SEGMENT_BYTES_MIN,
+                    ..last
+                });
+                self.changed.notify_one();
+            }
+        }
     }
 
     /// How it stands with the next segment.
@@ -150,18 +231,21 @@ impl Preparer {
         let Some(wanted) = lock(&self.state).wanted.take() else {
             return false;
         };
-        let made = prepare(
+        let made = prepare_fitting(
             &self.vfs,
             &self.folder,
             wanted.base,
-            wanted.size,
+            wanted.size_min.min(wanted.size)..=wanted.size,
             wanted.now,
         );
         let spare = match made {
             Ok(segment) => Spare::Ready(segment),
             Err(error) => {
                 tracing::warn!(base = wanted.base, bytes = wanted.size, %error, "preparing a log segment failed");
-                Spare::Failed(error.kind())
+                Spare::Failed {
+                    is_full: is_full(&error),
+                    without_reserve: self.reserve.bytes() == 0,
+                }
             }
         };
         lock(&self.state).spare = spare;

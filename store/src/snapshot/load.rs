@@ -129,7 +129,7 @@ fn load_parts(
     })
 }
 
-fn damaged(path: &Path) -> io::Error {
+pub(super) fn damaged(path: &Path) -> io::Error {
     io::Error::other(format!("{} is not what its manifest says", path.display()))
 }
 

@@ -7,12 +7,16 @@ use tidegate_model::checksum::crc32c;
 use tidegate_model::{Seq, ShardId, Term};
 
 use super::GENERATIONS_KEPT;
-use super::manifest::{Manifest, PartRef, ShardRef};
+use super::load::damaged;
+use super::manifest::{MANIFEST_BYTES_MAX, Manifest, PartRef, ShardRef};
 use crate::folder::{
-    Folder, MANIFEST, PART, TEMPORARY, file_name, parse_file_name, read_whole, write_durably,
+    Folder, MANIFEST, PART, TEMPORARY, file_name, parse_file_name, read_back, read_whole,
+    write_durably, write_temporary,
 };
 use crate::index::{DELTA_BYTES, Delta, Table};
 use crate::position::LogPosition;
+use crate::segment::is_full;
+use crate::space::Reserve;
 use crate::vfs::Vfs;
 
 /// More deltas than this are written together as one.
@@ -39,6 +43,8 @@ pub(crate) struct Snapshots {
     /// Newest first; only whole ones.
     kept: Vec<Manifest>,
     next_number: u64,
+    /// Numbers of manifests and parts that were read back and are whole.
+    verified: BTreeSet<u64>,
     owed_states: BTreeMap<ShardId, Vec<u8>>,
     owed_table: Option<Table>,
     owed_deltas: Vec<Delta>,
@@ -51,6 +57,7 @@ impl Snapshots {
             folder,
             kept,
             next_number,
+            verified: BTreeSet::new(),
             owed_states: BTreeMap::new(),
             owed_table: None,
             owed_deltas: Vec::new(),
@@ -59,16 +66,36 @@ impl Snapshots {
 
     /// Writes a generation durably, then removes what only older ones than the last two need.
     ///
-    /// After an error the generations on disk still hold, and what this one brought is written
-    /// with the next.
-    pub(crate) fn write(&mut self, vfs: &dyn Vfs, checkpoint: Checkpoint) -> io::Result<()> {
-        if checkpoint.table.is_some() {
-            self.owed_table = checkpoint.table;
+    /// On a full disk it gives up the reserve. After an error the generations on disk still hold,
+    /// and what this one brought is written with the next.
+    pub(crate) fn write(
+        &mut self,
+        vfs: &dyn Vfs,
+        reserve: &Reserve,
+        mut checkpoint: Checkpoint,
+    ) -> io::Result<()> {
+        if let Some(table) = checkpoint.table.take() {
+            self.owed_table = Some(table);
             self.owed_deltas.clear();
         }
-        self.owed_deltas.extend(checkpoint.deltas);
-        self.owed_states.extend(checkpoint.states);
+        self.owed_deltas.append(&mut checkpoint.deltas);
+        self.owed_states
+            .extend(std::mem::take(&mut checkpoint.states));
+        let written = match self.write_owed(vfs, &checkpoint) {
+            Err(error) if is_full(&error) && reserve.release() => {
+                self.remove_unneeded(vfs)?;
+                self.write_owed(vfs, &checkpoint)
+            }
+            written => written,
+        };
+        if written.is_err() {
+            // Parts without a manifest only take space; the next write removes what is left.
+            let _ = self.remove_unneeded(vfs);
+        }
+        written
+    }
 
+    fn write_owed(&mut self, vfs: &dyn Vfs, checkpoint: &Checkpoint) -> io::Result<()> {
         let last = self.kept.first().cloned();
         let mut deltas = match (&self.owed_table, &last) {
             (None, Some(last)) => last.deltas.clone(),
@@ -90,7 +117,7 @@ impl Snapshots {
             }
         };
         let mut shards = Vec::new();
-        for (shard, term, seq) in checkpoint.tails {
+        for (shard, term, seq) in checkpoint.tails.iter().copied() {
             let state = match self.owed_states.get(&shard) {
                 Some(state) => {
                     let state = state.clone();
@@ -137,6 +164,47 @@ impl Snapshots {
         self.remove_unneeded(vfs)
     }
 
+    /// Base of the oldest segment that recovery from either generation may read, or look into for
+    /// what was not sealed yet. 0 while there are no two generations.
+    pub(crate) fn floor(&self) -> u64 {
+        if self.kept.len() < GENERATIONS_KEPT {
+            return 0;
+        }
+        let bases = self.kept.iter().map(|manifest| manifest.newest_segment.0);
+        bases.min().unwrap_or(0)
+    }
+
+    /// Reads the kept generations back, those parts that were not read since the opening: nothing
+    /// may be taken from the log that a generation on a bad disk only seems to hold.
+    pub(crate) fn verify(&mut self, vfs: &dyn Vfs) -> io::Result<()> {
+        let mut needed = BTreeSet::new();
+        for manifest in &self.kept {
+            let number = manifest.generation;
+            needed.insert(number);
+            if !self.verified.contains(&number) {
+                let path = self.folder.snapshot_file(number, MANIFEST);
+                let bytes = read_back(vfs, &path, MANIFEST_BYTES_MAX)?;
+                if Manifest::decode(&bytes).as_ref() != Ok(manifest) {
+                    return Err(damaged(&path));
+                }
+            }
+            for part in manifest.parts() {
+                needed.insert(part.file);
+                if !self.verified.contains(&part.file) {
+                    let path = self.folder.snapshot_file(part.file, PART);
+                    let bytes = read_back(vfs, &path, part.len)?;
+                    if bytes.len() as u64 != part.len || crc32c(&bytes) != part.crc {
+                        return Err(damaged(&path));
+                    }
+                    self.verified.insert(part.file);
+                }
+            }
+            self.verified.insert(number);
+        }
+        self.verified = needed;
+        Ok(())
+    }
+
     fn merged(&self, vfs: &dyn Vfs, parts: &[PartRef], newest: Vec<u8>) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         for part in parts {
@@ -162,10 +230,13 @@ impl Snapshots {
         let number = self.take_number();
         let path = self.folder.snapshot_file(number, PART);
         let temporary = self.folder.snapshot_file(number, TEMPORARY);
-        let file = vfs.create(&temporary)?;
-        file.write_all_at(bytes, 0)?;
-        file.sync()?;
-        vfs.rename(&temporary, &path)?;
+        let written =
+            write_temporary(vfs, &temporary, bytes).and_then(|()| vfs.rename(&temporary, &path));
+        if let Err(error) = written {
+            // What is left of it is removed at the next start if it can't be now.
+            let _ = vfs.unlink(&temporary);
+            return Err(error);
+        }
         Ok(PartRef {
             file: number,
             len: bytes.len() as u64,

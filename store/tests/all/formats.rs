@@ -132,7 +132,7 @@ fn a_queue_index() {
         let files = vfs.files();
         vfs.contents(files.iter().find(is_index).unwrap()).unwrap()
     };
-    let bytes = fixture("queue-index.v1", written);
+    let bytes = fixture("queue-index.v2", written);
     assert_eq!(Qix::decode(Bytes::from(bytes.clone())).unwrap().base(), 0);
     assert_eq!(written(), bytes);
 }

@@ -14,5 +14,6 @@ mod formats;
 mod limits;
 mod model;
 mod power_cut;
+mod reclaim;
 mod recovery;
 mod retention;

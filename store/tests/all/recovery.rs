@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use tidegate_model::{QueueId, Seq, ShardId, Timestamp};
-use tidegate_store::sim::{Crash, SimVfs};
+use tidegate_store::sim::{Crash, Op, SimVfs};
 use tidegate_store::{Background, LogPosition, OpenError, ReadError, Store, StoreConfig};
 
 use crate::support::{Ledger, batch, check_reads, dir, open_manual, record, small};
@@ -319,11 +319,11 @@ fn a_snapshot_that_failed_is_made_up_for_by_the_next() {
     let (mut store, background, mut ledger) = open_manual(&vfs, small()).unwrap();
     append_durably(&mut store, &background, &mut ledger, (0, 5), b"zero");
     append_durably(&mut store, &background, &mut ledger, (1, 6), b"one");
-    vfs.set_capacity(Some(vfs.used()));
+    vfs.fail(Op::Write, true);
     assert!(store.appender.checkpoint(Timestamp(1), ledger.states()));
     background.run_all();
     assert_eq!(store.reader.stats().file_failures, 1);
-    vfs.set_capacity(None);
+    vfs.fail(Op::Write, false);
     append_durably(&mut store, &background, &mut ledger, (1, 6), b"two");
     let mut states = ledger.states();
     states.remove(0);
