@@ -121,6 +121,8 @@ pub fn required(request: &Request) -> Vec<(Action, Resource)> {
             ]
         }
         Request::Read(r) => vec![(Action::Consume, source(&r.source))],
+        Request::FindMessages(r) => vec![(Action::Consume, topic(&r.topic))],
+        Request::GetMessage(r) => vec![(Action::Consume, topic(&r.topic))],
         Request::DescribeServer => vec![(Action::Describe, Resource::Server)],
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use tidegate_model::{
-    Code, LeaseId, Offset, ProducerEpoch, ProducerId, QueueId, Seq, ShardId, Timestamp,
+    Bookmark, Code, LeaseId, Offset, ProducerEpoch, ProducerId, QueueId, Seq, ShardId, Timestamp,
     TopicSettings,
 };
 
@@ -32,6 +32,7 @@ pub enum Reply {
     /// One entry per run of a [`crate::request::Settle`], in its order.
     Settled(Vec<Result<(), Code>>),
     Read(ReadBatches),
+    Found(FoundMessages),
     Server(ServerInfo),
 }
 
@@ -240,6 +241,26 @@ pub struct ReadBatches {
     pub resume: Offset,
     /// The batches, in order.
     pub batches: Vec<DeliveredBatch>,
+}
+
+/// A page of messages found by key, time or id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundMessages {
+    /// Batches with the messages, in the order asked for; records within a batch always rise.
+    pub batches: Vec<FoundBatch>,
+    /// Where to go on; `None` after the last page. A page may be empty and not the last.
+    pub next: Option<Bookmark>,
+    /// Damaged batches that may have held what was looked for.
+    pub unreadable: u64,
+}
+
+/// Found messages of one stored batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundBatch {
+    /// Index of the queue in its topic, from 0.
+    pub queue_index: u32,
+    /// The messages.
+    pub batch: DeliveredBatch,
 }
 
 /// The server as it is.

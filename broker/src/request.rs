@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use tidegate_model::{
-    LeaseId, Name, Offset, ProducerEpoch, ProducerId, QueueId, Sequence, Timestamp, TopicChange,
-    TopicRef,
+    Bookmark, LeaseId, MessageId, Name, Offset, Order, ProducerEpoch, ProducerId, QueueId,
+    Sequence, Timestamp, TopicChange, TopicRef,
 };
 
 use crate::reference::{GroupRef, PluginRef, SourceRef, ViewRef};
@@ -38,6 +38,8 @@ pub enum Request {
     Receive(Receive),
     Settle(Settle),
     Read(Read),
+    FindMessages(FindMessages),
+    GetMessage(GetMessage),
     /// Version, uptime, limits.
     DescribeServer,
 }
@@ -359,4 +361,34 @@ pub struct Read {
     pub max_messages: u32,
     /// Bytes of sections at most; the first batch comes whatever its size.
     pub max_bytes: u32,
+}
+
+/// Finds stored messages of a topic by key and time, page by page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FindMessages {
+    /// The topic.
+    pub topic: TopicRef,
+    /// Messages with this key; all messages if `None`.
+    pub key: Option<Bytes>,
+    /// Appended at this instant or later.
+    pub from: Timestamp,
+    /// Appended before this instant.
+    pub to: Timestamp,
+    /// In which order.
+    pub order: Order,
+    /// Where the page before ended; `None` begins.
+    pub page: Option<Bookmark>,
+    /// Messages at most; at least one comes if there is one.
+    pub max_messages: u32,
+    /// Bytes of heads and bodies at most; the first message comes whatever its size.
+    pub max_bytes: u32,
+}
+
+/// Reads one message by its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GetMessage {
+    /// The topic that holds it.
+    pub topic: TopicRef,
+    /// Its id.
+    pub id: MessageId,
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use tidegate_model::checksum::crc32c;
 use tidegate_model::compress::raw_bodies;
-use tidegate_model::{Codec, Message, MessageId, Offset, Section, Timestamp, code};
+use tidegate_model::{
+    Codec, Message, MessageId, Offset, Order, Section, Timestamp, TopicRef, code,
+};
 use tidegate_wire::{Delivery, Receipt};
 
 use crate::Error;
@@ -77,6 +79,53 @@ pub struct ReadResult {
     pub resume: Offset,
     /// The messages, in order.
     pub messages: Vec<Received>,
+}
+
+/// What to look for among stored messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Find {
+    /// In this topic, all its queues.
+    pub topic: TopicRef,
+    /// Messages with this key; all messages if `None`.
+    pub key: Option<Vec<u8>>,
+    /// Appended at this instant or later.
+    pub from: Timestamp,
+    /// Appended before this instant.
+    pub to: Timestamp,
+    /// In this order of append time, queue and offset.
+    pub order: Order,
+    /// [`FoundPage::next`] of the page before; `None` begins.
+    pub page: Option<String>,
+    /// Messages at most; the server sends no more than 4,096 nor, as a rule, than 4 MiB of them.
+    pub max_messages: u32,
+}
+
+impl Find {
+    /// All messages of a topic, newest first, a hundred to a page.
+    #[must_use]
+    pub fn in_topic(topic: TopicRef) -> Self {
+        Self {
+            topic,
+            key: None,
+            from: Timestamp(i64::MIN),
+            to: Timestamp(i64::MAX),
+            order: Order::NewestFirst,
+            page: None,
+            max_messages: 100,
+        }
+    }
+}
+
+/// A page of what was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FoundPage {
+    /// The messages, in the order asked for.
+    pub messages: Vec<Received>,
+    /// The page token to go on with; `None` after the last page. A page may be empty and not the
+    /// last: the server's work for one is bounded.
+    pub next: Option<String>,
+    /// Damaged batches that may have held what was looked for.
+    pub unreadable: u64,
 }
 
 /// The messages of a delivery: checked, uncompressed, each with its handle.

@@ -115,6 +115,8 @@ codes! {
         "This server stores messages for delivery at once only. Send it without a due time."
     121 DEAD_LETTER_READ_ONLY "dead-letter-read-only" Change
         "Dead-letter topics are written by the broker alone."
+    122 MESSAGE_NOT_FOUND "message-not-found" Missing
+        "The topic holds no such message, or no longer: retention removes what has served its time. `tidegate message find TOPIC --key KEY` looks for messages by key and time."
 
     201 AUTH_REQUIRED "auth-required" Access
         "The connection sent no credentials. `tidegate login ADDRESS` gets a client key."

@@ -3,18 +3,20 @@
 //! Jobs of one queue go to one worker, in order: what is fetched first is judged and sent first.
 
 mod fetch;
+mod find;
 mod judge;
 mod send;
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
+use tidegate_broker::Refusal;
 use tidegate_broker::catalog::Binding;
 use tidegate_broker::effects::Fetch;
 use tidegate_broker::id::WaiterId;
 use tidegate_broker::reply::Reply;
-use tidegate_model::{Offset, QueueId};
+use tidegate_model::{Code, Offset, QueueId, code};
 use tidegate_session::{DeliverySink, SubscriptionId};
 use tidegate_store::Reader;
 
@@ -22,12 +24,17 @@ use crate::components::Components;
 use crate::input::{Answer, Inputs};
 use crate::metrics::Metrics;
 use crate::receipt::Receipts;
+pub(crate) use find::{FindJob, Wanted};
 use judge::Judge;
 use send::Outbox;
 
 /// Jobs that may wait for one worker; the owner waits when it is full, and workers never wait for
 /// the owner.
 const JOBS_WAITING_MAX: usize = 16_384;
+
+/// Searches that may wait; further ones are refused. They have a thread of their own, since one of
+/// them may read many segments, and deliveries don't wait for that.
+const SEARCHES_WAITING_MAX: usize = 64;
 
 /// Lease runs gathered before they are handed to their connections.
 const OUTBOX_RUNS_MAX: usize = 256;
@@ -80,16 +87,23 @@ pub(crate) struct Tools {
 /// The pool.
 pub(crate) struct Workers {
     queues: Vec<SyncSender<Job>>,
+    searches: SyncSender<FindJob>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Workers {
-    /// Starts `count` workers, at least one.
+    /// Starts `count` workers, at least one, and the thread that searches.
     pub(crate) fn start(count: usize, tools: &Tools) -> std::io::Result<Self> {
+        let (searches, jobs) = sync_channel(SEARCHES_WAITING_MAX);
         let mut workers = Self {
             queues: Vec::new(),
+            searches,
             threads: Vec::new(),
         };
+        let reader = tools.reader.clone();
+        let searcher = Builder::new().name("searcher".to_owned());
+        let searcher = searcher.spawn(move || find::work(&jobs, &reader))?;
+        workers.threads.push(searcher);
         for index in 0..count.max(1) {
             let (queue, jobs) = sync_channel(JOBS_WAITING_MAX);
             let tools = tools.clone();
@@ -111,6 +125,18 @@ impl Workers {
         let _ = self.queues[worker].send(job);
     }
 
+    /// Hands on a search. One that finds too many waiting is refused; the code comes back.
+    pub(crate) fn search(&self, job: FindJob) -> Option<Code> {
+        let (TrySendError::Full(job) | TrySendError::Disconnected(job)) =
+            self.searches.try_send(job).err()?;
+        let refusal = Refusal::new(code::OVERLOADED, "too many searches wait already")
+            .hint("try again in a moment");
+        let code = refusal.code;
+        // The caller may have gone away.
+        let _ = job.answer.send(Err(refusal));
+        Some(code)
+    }
+
     /// Tells all workers which bindings are left.
     pub(crate) fn retain(&self, bindings: &Arc<[Binding]>) {
         for queue in &self.queues {
@@ -120,7 +146,7 @@ impl Workers {
 
     /// Lets every worker finish what it was given.
     pub(crate) fn stop(self) {
-        drop(self.queues);
+        drop((self.queues, self.searches));
         for thread in self.threads {
             if thread.join().is_err() {
                 tracing::error!("a worker had panicked");

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tidegate_model::{Code, Name, Offset, TopicChange, TopicRef, code};
+use tidegate_model::{
+    Code, MessageId, Name, Offset, Order, Timestamp, TopicChange, TopicRef, code,
+};
 use tidegate_wire::Delivery;
 use tidegate_wire::client::settle_outcome;
 use tidegate_wire::limits::SETTLE_RUNS_MAX;
@@ -16,7 +18,7 @@ use crate::catalog::{
     ViewRef,
 };
 use crate::consumer::{ConsumerOptions, runs};
-use crate::message::{Handle, ReadResult, Received, unpack};
+use crate::message::{Find, FoundPage, Handle, ReadResult, Received, unpack};
 use crate::{Error, convert};
 
 /// Bytes of sections that one read asks for; the first batch comes whatever its size.
@@ -399,6 +401,64 @@ impl Client {
                     messages,
                 })
             }
+            _ => Err(unfitting()),
+        }
+    }
+
+    /// A page of stored messages by key and time.
+    ///
+    /// # Errors
+    /// `TOPIC_NOT_FOUND`; `INVALID_ARGUMENT` for a page token that no server gave; `OVERLOADED` while
+    /// many searches wait.
+    pub async fn find(&self, find: &Find) -> Result<FoundPage, Error> {
+        let bound = |time: Timestamp, none: i64| (time.0 != none).then_some(time.0);
+        let kind = RequestKind::FindMessages(proto::FindMessages {
+            topic: Some(convert::topic_ref(&find.topic)),
+            key: find.key.clone().map(Into::into),
+            from_ms: bound(find.from, i64::MIN),
+            to_ms: bound(find.to, i64::MAX),
+            oldest_first: find.order == Order::OldestFirst,
+            page: find.page.clone().unwrap_or_default(),
+            max_messages: find.max_messages,
+            max_bytes: READ_BYTES_MAX,
+        });
+        match self.ask(kind).await? {
+            (ReplyKind::Found(found), deliveries) => {
+                let mut messages = Vec::new();
+                for delivery in &deliveries {
+                    let mut batch = unpack(delivery)?;
+                    if find.order == Order::NewestFirst {
+                        batch.reverse();
+                    }
+                    messages.append(&mut batch);
+                }
+                Ok(FoundPage {
+                    messages,
+                    next: Some(found.page).filter(|page| !page.is_empty()),
+                    unreadable: found.unreadable,
+                })
+            }
+            _ => Err(unfitting()),
+        }
+    }
+
+    /// One stored message by its id.
+    ///
+    /// # Errors
+    /// `TOPIC_NOT_FOUND`; `MESSAGE_NOT_FOUND` if the topic doesn't hold it, or no longer;
+    /// `QUARANTINED` if it is damaged.
+    pub async fn message(&self, topic: &TopicRef, id: MessageId) -> Result<Received, Error> {
+        let kind = RequestKind::GetMessage(proto::GetMessage {
+            topic: Some(convert::topic_ref(topic)),
+            shard: id.batch.shard.0,
+            seq: id.batch.seq.0,
+            record: id.record.into(),
+        });
+        match self.ask(kind).await? {
+            (ReplyKind::Found(_), deliveries) => unpack_all(&deliveries)?
+                .into_iter()
+                .find(|received| received.message_id == id)
+                .ok_or_else(unfitting),
             _ => Err(unfitting()),
         }
     }

@@ -6,8 +6,8 @@ use tidegate_broker::catalog::{Binding, CatalogCommand};
 use tidegate_broker::effects::DeadLetter;
 use tidegate_broker::reply::Reply;
 use tidegate_broker::request::{Receive, Request, Subscribe};
-use tidegate_broker::{Plan, PluginFacts, Principal, Refusal, Role};
-use tidegate_model::{Name, ShardId, code};
+use tidegate_broker::{Plan, PluginFacts, Principal, Refusal, Role, SourceRef};
+use tidegate_model::{Name, ShardId, TopicRef, code};
 use tidegate_runtime::PluginDigest;
 use tidegate_session::{DeliverySink, SubscriptionId};
 use tidegate_store::Kind;
@@ -16,7 +16,7 @@ use super::consume::SettleAnswer;
 use super::durable::{Pending, control_batch};
 use super::{Bounds, Owner};
 use crate::input::{Admitted, Answer};
-use crate::worker::{Job, ReadJob};
+use crate::worker::{FindJob, Job, ReadJob, Wanted};
 
 /// What follows when a catalogue command is applied.
 pub(super) enum Then {
@@ -100,6 +100,13 @@ impl Owner {
                     drop(answer.send(Err(refusal)));
                 }
             }
+            Request::FindMessages(find) => {
+                let topic = find.topic.clone();
+                self.search(&topic, Wanted::Page(find), answer, admitted);
+            }
+            Request::GetMessage(get) => {
+                self.search(&get.topic, Wanted::Message(get.id), answer, admitted);
+            }
             request => self.administer(request, facts, answer, admitted),
         }
     }
@@ -163,6 +170,29 @@ impl Owner {
         };
         self.workers.give(place.queue, Job::Read(job));
         Ok(())
+    }
+
+    fn search(
+        &mut self,
+        topic: &TopicRef,
+        wanted: Wanted,
+        answer: Answer<Reply>,
+        admitted: Admitted,
+    ) {
+        let resolved = match self.core.resolve(&SourceRef::Topic(topic.clone())) {
+            Ok(resolved) => resolved,
+            Err(refusal) => return drop(answer.send(Err(refusal))),
+        };
+        let job = FindJob {
+            topic: topic.clone(),
+            queues: resolved.queues.iter().map(|place| place.queue).collect(),
+            wanted,
+            answer,
+            _admitted: admitted,
+        };
+        if let Some(code) = self.workers.search(job) {
+            self.metrics.refused(code);
+        }
     }
 
     pub(super) fn register(&mut self, public_key: [u8; 32], name: Name, answer: Answer<Principal>) {

@@ -242,7 +242,7 @@ fn delivered(batch: StoredBatch, wanted: &RangeSet) -> Result<Option<DeliveredBa
         .map_err(|error| Refusal::new(code::QUARANTINED, error.to_string()))
 }
 
-fn read_code(error: &ReadError) -> Code {
+pub(super) fn read_code(error: &ReadError) -> Code {
     match error {
         ReadError::NotFound { .. } => code::OFFSET_OUT_OF_RANGE,
         ReadError::Quarantined { .. } => code::QUARANTINED,

@@ -14,11 +14,12 @@ pub use control::{
     Throttle, Unsubscribe, Welcome,
 };
 pub use reply::{
-    Cursor, CursorMove, CursorMoves, Group, Groups, Plugin, Plugins, ReadDone, Received, Reply,
-    ReplyKind, Server, Subscription, Topic, Topics, View, Views,
+    Cursor, CursorMove, CursorMoves, Found, Group, Groups, Plugin, Plugins, ReadDone, Received,
+    Reply, ReplyKind, Server, Subscription, Topic, Topics, View, Views,
 };
 pub use request::{
-    Bind, BindingSpec, CreateGroup, CreateTopic, CreateView, DeployPlugin, Empty, GroupRef,
-    Namespace, OnError, PluginRef, Read, Receive, Request, RequestKind, ResetGroup, RetryPolicy,
-    Settle, SourceRef, StartAt, StartKind, TopicRef, TopicSettings, Unbind, UpdateTopic, ViewRef,
+    Bind, BindingSpec, CreateGroup, CreateTopic, CreateView, DeployPlugin, Empty, FindMessages,
+    GetMessage, GroupRef, Namespace, OnError, PluginRef, Read, Receive, Request, RequestKind,
+    ResetGroup, RetryPolicy, Settle, SourceRef, StartAt, StartKind, TopicRef, TopicSettings,
+    Unbind, UpdateTopic, ViewRef,
 };

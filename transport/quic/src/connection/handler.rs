@@ -577,6 +577,16 @@ fn answer(session: &mut ServerSession, stream: StreamId, queue_index: u32, reply
             let batches = batches.map(|batch| map::read(queue_index, batch)).collect();
             session.reply(stream, kind, batches);
         }
+        Reply::Found(found) => {
+            let kind = ReplyKind::Found(proto::Found {
+                page: found.next.map_or_else(String::new, |next| next.to_string()),
+                unreadable: found.unreadable,
+                ..proto::Found::default()
+            });
+            let batches = found.batches.into_iter();
+            let batches = batches.map(|found| map::read(found.queue_index, found.batch));
+            session.reply(stream, kind, batches.collect());
+        }
         other => match map::reply(other) {
             Some(kind) => session.reply(stream, kind, Vec::new()),
             None => session.refuse_request(stream, &map::refused(unfitting())),

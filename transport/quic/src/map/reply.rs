@@ -44,7 +44,11 @@ pub(crate) fn reply(reply: Reply) -> Option<ReplyKind> {
             uptime_ms: info.uptime_ms,
             shards: info.shards,
         }),
-        Reply::Received(_) | Reply::Read(_) | Reply::Producer(_) | Reply::Published(_) => {
+        Reply::Received(_)
+        | Reply::Read(_)
+        | Reply::Found(_)
+        | Reply::Producer(_)
+        | Reply::Published(_) => {
             return None;
         }
     })

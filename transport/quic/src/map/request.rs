@@ -1,12 +1,14 @@
 //! From what travels to the broker's requests.
 
 use tidegate_broker::request::{
-    Bind, BindingSpec, CreateGroup, CreateTopic, CreateView, DeployPlugin, List, OnError, OneGroup,
-    OnePlugin, OneTopic, OneView, Read, Receive, ResetGroup, RetryPolicy, Settle, Unbind,
-    UpdateTopic,
+    Bind, BindingSpec, CreateGroup, CreateTopic, CreateView, DeployPlugin, FindMessages,
+    GetMessage, List, OnError, OneGroup, OnePlugin, OneTopic, OneView, Read, Receive, ResetGroup,
+    RetryPolicy, Settle, Unbind, UpdateTopic,
 };
 use tidegate_broker::{Refusal, Request};
-use tidegate_model::{Name, TopicChange, code};
+use tidegate_model::{
+    BatchId, BookmarkError, MessageId, Name, Order, Seq, ShardId, Timestamp, TopicChange, code,
+};
 use tidegate_wire::proto::{self, RequestKind};
 
 use super::data::encoded_runs;
@@ -100,6 +102,49 @@ pub(crate) fn request(kind: RequestKind) -> Result<Request, Refusal> {
             max_bytes: read.max_bytes,
         }),
         RequestKind::DescribeServer(_) => Request::DescribeServer,
+        RequestKind::FindMessages(find) => Request::FindMessages(find_messages(find)?),
+        RequestKind::GetMessage(get) => Request::GetMessage(get_message(get)?),
+    })
+}
+
+fn find_messages(find: proto::FindMessages) -> Result<FindMessages, Refusal> {
+    let wrong = |error: BookmarkError| Refusal::new(code::INVALID_ARGUMENT, error.to_string());
+    let page = match &find.page[..] {
+        "" => None,
+        page => Some(page.parse().map_err(wrong)?),
+    };
+    Ok(FindMessages {
+        topic: topic(find.topic)?,
+        key: find.key,
+        from: Timestamp(find.from_ms.unwrap_or(i64::MIN)),
+        to: Timestamp(find.to_ms.unwrap_or(i64::MAX)),
+        order: if find.oldest_first {
+            Order::OldestFirst
+        } else {
+            Order::NewestFirst
+        },
+        page,
+        max_messages: find.max_messages,
+        max_bytes: find.max_bytes,
+    })
+}
+
+fn get_message(get: proto::GetMessage) -> Result<GetMessage, Refusal> {
+    let record = u16::try_from(get.record).map_err(|_| {
+        Refusal::new(
+            code::INVALID_ARGUMENT,
+            format!("a record is 0 to {}; this is {}", u16::MAX, get.record),
+        )
+    })?;
+    Ok(GetMessage {
+        topic: topic(get.topic)?,
+        id: MessageId {
+            batch: BatchId {
+                shard: ShardId(get.shard),
+                seq: Seq(get.seq),
+            },
+            record,
+        },
     })
 }
 

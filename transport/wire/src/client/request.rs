@@ -115,6 +115,7 @@ impl RequestState {
         let (frames, aliases) = match &kind {
             ReplyKind::Received(received) => (received.frames, &received.aliases[..]),
             ReplyKind::Read(read) => (read.frames, &read.aliases[..]),
+            ReplyKind::Found(found) => (found.frames, &found.aliases[..]),
             _ => (0, &[][..]),
         };
         if frames as usize > REPLY_DELIVERIES_MAX || aliases.len() > REPLY_DELIVERIES_MAX {

@@ -13,7 +13,7 @@ pub struct Reply {
     /// The answer; `None` is a kind from the future.
     #[prost(
         oneof = "ReplyKind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
     )]
     pub kind: Option<ReplyKind>,
 }
@@ -63,6 +63,9 @@ pub enum ReplyKind {
     /// The server.
     #[prost(message, tag = "14")]
     Server(Server),
+    /// Messages follow.
+    #[prost(message, tag = "15")]
+    Found(Found),
 }
 
 /// A topic as it is.
@@ -255,6 +258,23 @@ pub struct ReadDone {
     pub frames: u32,
     /// The queue that they come from, once per shard.
     #[prost(message, repeated, tag = "5")]
+    pub aliases: Vec<Alias>,
+}
+
+/// Head of the answer to a search: so many delivery frames follow.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Found {
+    /// Where to go on; empty after the last page.
+    #[prost(string, tag = "1")]
+    pub page: String,
+    /// Damaged batches that may have held what was looked for.
+    #[prost(uint64, tag = "2")]
+    pub unreadable: u64,
+    /// Delivery frames that follow, without a lease.
+    #[prost(uint32, tag = "3")]
+    pub frames: u32,
+    /// The queues that they come from.
+    #[prost(message, repeated, tag = "4")]
     pub aliases: Vec<Alias>,
 }
 

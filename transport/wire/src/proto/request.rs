@@ -9,7 +9,7 @@ pub struct Request {
     /// What is asked; `None` is a kind from the future, refused as `unsupported`.
     #[prost(
         oneof = "RequestKind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26"
     )]
     pub kind: Option<RequestKind>,
 }
@@ -89,6 +89,12 @@ pub enum RequestKind {
     /// Changes what a topic keeps: `Topic`.
     #[prost(message, tag = "24")]
     UpdateTopic(UpdateTopic),
+    /// Finds messages by key and time: `Found`, then its delivery frames.
+    #[prost(message, tag = "25")]
+    FindMessages(FindMessages),
+    /// Reads one message by its id: `Found`, then its delivery frame.
+    #[prost(message, tag = "26")]
+    GetMessage(GetMessage),
 }
 
 /// Nothing to say.
@@ -448,4 +454,50 @@ pub struct Read {
     /// Bytes of sections at most; the first batch comes whatever its size.
     #[prost(uint32, tag = "5")]
     pub max_bytes: u32,
+}
+
+/// Finds stored messages by key and time, page by page.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct FindMessages {
+    /// The topic.
+    #[prost(message, optional, tag = "1")]
+    pub topic: Option<TopicRef>,
+    /// Messages with this key; all messages if `None`.
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub key: Option<Bytes>,
+    /// Appended at this instant or later, in ms since the Unix epoch; `None` has no bound.
+    #[prost(int64, optional, tag = "3")]
+    pub from_ms: Option<i64>,
+    /// Appended before this instant, in ms since the Unix epoch; `None` has no bound.
+    #[prost(int64, optional, tag = "4")]
+    pub to_ms: Option<i64>,
+    /// From the oldest to the newest, not the other way.
+    #[prost(bool, tag = "5")]
+    pub oldest_first: bool,
+    /// The page of the reply before; empty begins.
+    #[prost(string, tag = "6")]
+    pub page: String,
+    /// Messages at most.
+    #[prost(uint32, tag = "7")]
+    pub max_messages: u32,
+    /// Bytes of heads and bodies at most; the first message comes whatever its size.
+    #[prost(uint32, tag = "8")]
+    pub max_bytes: u32,
+}
+
+/// Reads one message by its id.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct GetMessage {
+    /// The topic that holds it.
+    #[prost(message, optional, tag = "1")]
+    pub topic: Option<TopicRef>,
+    /// The shard that numbered its batch.
+    #[prost(uint32, tag = "2")]
+    pub shard: u32,
+    /// The batch's number there.
+    #[prost(uint64, tag = "3")]
+    pub seq: u64,
+    /// Index of its record in the batch as first stored, below 2^16.
+    #[prost(uint32, tag = "4")]
+    pub record: u32,
 }

@@ -11,8 +11,8 @@ use crate::refusal::{Refusal, WireError};
 use crate::stream::StreamId;
 
 impl ServerSession {
-    /// Answers a request. `deliveries` follow a [`ReplyKind::Received`] or [`ReplyKind::Read`], whose
-    /// `frames` and `aliases` are filled in; other kinds have none. A reply that is too large becomes
+    /// Answers a request. `deliveries` follow a [`ReplyKind::Received`], [`ReplyKind::Read`] or
+    /// [`ReplyKind::Found`], whose `frames` and `aliases` are filled in; other kinds have none. A reply that is too large becomes
     /// a refusal.
     pub fn reply(&mut self, stream: StreamId, mut kind: ReplyKind, deliveries: Vec<Delivery>) {
         if !self.take_due(stream) {
@@ -44,6 +44,10 @@ impl ServerSession {
             ReplyKind::Read(read) => {
                 read.frames = frames;
                 read.aliases = aliases;
+            }
+            ReplyKind::Found(found) => {
+                found.frames = frames;
+                found.aliases = aliases;
             }
             _ => {}
         }

@@ -457,6 +457,28 @@ fn requests() {
             }),
         ),
         ("describe-server", Kind::DescribeServer(proto::Empty {})),
+        (
+            "find-messages",
+            Kind::FindMessages(proto::FindMessages {
+                topic: Some(topic()),
+                key: Some(Bytes::from_static(b"UA1545")),
+                from_ms: Some(1_373_760_000_000),
+                to_ms: Some(-1),
+                oldest_first: true,
+                page: "1373760000001.17.42".to_owned(),
+                max_messages: 10,
+                max_bytes: 1000,
+            }),
+        ),
+        (
+            "get-message",
+            Kind::GetMessage(proto::GetMessage {
+                topic: Some(topic()),
+                shard: 3,
+                seq: 1042,
+                record: 7,
+            }),
+        ),
     ];
     for (name, kind) in kinds {
         let request = proto::Request { kind: Some(kind) };
@@ -588,6 +610,15 @@ fn replies() {
                 start: 1,
                 next: 9,
                 resume: 7,
+                frames: 1,
+                aliases: aliases.clone(),
+            }),
+        ),
+        (
+            "found",
+            Kind::Found(proto::Found {
+                page: "1373760000001.17.42".to_owned(),
+                unreadable: 2,
                 frames: 1,
                 aliases,
             }),
