@@ -17,6 +17,11 @@ use crate::stream::StreamId;
 #[expect(clippy::cast_possible_wrap, reason = "a few MiB")]
 const OVERDRAFT_BYTES_MAX: i64 = SECTION_BYTES_MAX as i64;
 
+/// One part in so many of the credit that the server allows a connection is shared out evenly among
+/// the subscriptions that it may have, so that none is ever left without. The rest is for whoever asks
+/// first.
+const SHARED_OUT: u64 = 4;
+
 /// A consume stream: what its aliases stand for.
 #[derive(Debug, Default)]
 pub(super) struct ConsumeState {
@@ -29,8 +34,8 @@ pub(super) struct Consumption {
     open: HashMap<u32, Ledger>,
     /// Numbers given so far; they begin at 1.
     given: u32,
-    messages: u64,
-    bytes: u64,
+    messages: Purse,
+    bytes: Purse,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,6 +48,34 @@ struct Ledger {
 impl Ledger {
     fn bytes_left(self) -> u64 {
         u64::try_from(self.bytes).unwrap_or(0)
+    }
+}
+
+/// What all subscriptions hold of one kind of credit beyond their own shares.
+#[derive(Clone, Copy, Debug, Default)]
+struct Purse {
+    /// What each subscription may always hold. Set at a grant: the server has told its limits by then.
+    share: u64,
+    taken: u64,
+}
+
+impl Purse {
+    fn beyond_share(self, held: u64) -> u64 {
+        held.saturating_sub(self.share)
+    }
+
+    /// How much of `wanted` a subscription that holds `held` may have, of `limit` for all together.
+    fn room(&mut self, held: u64, wanted: u32, limit: u32, subscriptions: u32) -> u32 {
+        let (limit, subscriptions) = (u64::from(limit), u64::from(subscriptions.max(1)));
+        self.share = limit / SHARED_OUT / subscriptions;
+        let common = limit - self.share * subscriptions;
+        let most = self.share + self.beyond_share(held) + common.saturating_sub(self.taken);
+        let room = most.saturating_sub(held);
+        wanted.min(u32::try_from(room).unwrap_or(u32::MAX))
+    }
+
+    fn held_now(&mut self, before: u64, now: u64) {
+        self.taken = self.taken - self.beyond_share(before) + self.beyond_share(now);
     }
 }
 
@@ -61,8 +94,8 @@ impl Consumption {
     pub(super) fn close(&mut self, subscription: u32) -> bool {
         match self.open.remove(&subscription) {
             Some(ledger) => {
-                self.messages -= ledger.messages;
-                self.bytes -= ledger.bytes_left();
+                self.messages.held_now(ledger.messages, 0);
+                self.bytes.held_now(ledger.bytes_left(), 0);
                 true
             }
             None => false,
@@ -72,7 +105,7 @@ impl Consumption {
     /// Forgets all; their numbers.
     pub(super) fn drain(&mut self) -> BTreeSet<u32> {
         let open = std::mem::take(&mut self.open);
-        (self.messages, self.bytes) = (0, 0);
+        (self.messages, self.bytes) = (Purse::default(), Purse::default());
         open.into_keys().collect()
     }
 
@@ -98,16 +131,18 @@ impl Consumption {
         let Some(ledger) = self.open.get_mut(&subscription) else {
             return (0, 0);
         };
-        let room = |limit: u32, used: u64| {
-            u32::try_from(u64::from(limit).saturating_sub(used)).expect("at most the limit")
-        };
-        let messages = messages.min(room(limits.credit_messages_max, self.messages));
-        let bytes = bytes.min(room(limits.credit_bytes_max, self.bytes));
-        let before = ledger.bytes_left();
+        let (held, before) = (ledger.messages, ledger.bytes_left());
+        let subscriptions = limits.subscriptions_max;
+        let messages =
+            self.messages
+                .room(held, messages, limits.credit_messages_max, subscriptions);
+        let bytes = self
+            .bytes
+            .room(before, bytes, limits.credit_bytes_max, subscriptions);
         ledger.messages += u64::from(messages);
         ledger.bytes += i64::from(bytes);
-        self.messages += u64::from(messages);
-        self.bytes = self.bytes - before + ledger.bytes_left();
+        self.messages.held_now(held, ledger.messages);
+        self.bytes.held_now(before, ledger.bytes_left());
         (messages, bytes)
     }
 
@@ -137,8 +172,9 @@ impl Consumption {
         }
         ledger.messages -= count;
         ledger.bytes = left;
-        self.messages -= count;
-        self.bytes = self.bytes - before + ledger.bytes_left();
+        self.messages
+            .held_now(ledger.messages + count, ledger.messages);
+        self.bytes.held_now(before, ledger.bytes_left());
         Ok(true)
     }
 }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use tidegate_model::{Code, LeaseId, Offset, QueueId, Seq, ShardId, code};
 use tidegate_wire::limits::{
     CONSUME_STREAMS_MAX, CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, SETTLES_IN_FLIGHT_MAX,
+    SUBSCRIPTIONS_MAX,
 };
 use tidegate_wire::{
     CONTROL, ClientEvent, Delivery, DeliveryHeader, FrameType, Origin, Outcome, Receipt, Refusal,
@@ -212,11 +213,25 @@ fn a_server_that_sends_beyond_credit_is_left() {
 fn a_client_that_grants_too_much_is_left_and_ours_does_not() {
     let mut pair = Pair::connected(Net::default());
     let subscription = subscribe(&mut pair);
+    // All but a quarter, of which one subscription in 256 has its share.
+    let all_it_gets = |limit: u32| limit - limit / 4 + limit / 4 / 256;
     assert_eq!(
         pair.client.grant(subscription, u32::MAX, u32::MAX),
-        (CREDIT_MESSAGES_MAX, CREDIT_BYTES_MAX)
+        (
+            all_it_gets(CREDIT_MESSAGES_MAX),
+            all_it_gets(CREDIT_BYTES_MAX)
+        )
     );
     assert_eq!(pair.client.grant(subscription, 1, 1), (0, 0));
+    run(&mut pair);
+    assert!(pair.closed_by(End::Server).is_none());
+    let rest = proto::Credit {
+        subscription,
+        messages: CREDIT_MESSAGES_MAX - all_it_gets(CREDIT_MESSAGES_MAX),
+        bytes: 0,
+    };
+    let frame = encode_message(FrameType::CREDIT, 0, &rest).unwrap();
+    pair.inject(End::Server, CONTROL, frame);
     run(&mut pair);
     assert!(pair.closed_by(End::Server).is_none());
     let credit = proto::Credit {
@@ -228,6 +243,35 @@ fn a_client_that_grants_too_much_is_left_and_ours_does_not() {
     pair.inject(End::Server, CONTROL, frame);
     run(&mut pair);
     assert_eq!(pair.closed_by(End::Server).unwrap().0, code::PROTOCOL);
+}
+
+#[test]
+fn every_subscription_of_a_full_connection_gets_messages() {
+    let mut pair = Pair::connected(Net::default());
+    let (messages, bytes) = (4096, 4 * 1024 * 1024);
+    let all: Vec<u32> = (0..SUBSCRIPTIONS_MAX)
+        .map(|_| {
+            let subscription = subscribe(&mut pair);
+            let (messages, bytes) = pair.client.grant(subscription, messages, bytes);
+            assert!(messages > 0 && bytes > 0, "subscription {subscription}");
+            subscription
+        })
+        .collect();
+    run(&mut pair);
+    for (queue, &subscription) in (0..).zip(&all) {
+        pair.server
+            .deliver(subscription, [delivery(queue, 0, 10, 1000)]);
+    }
+    run(&mut pair);
+    assert_eq!(deliveries(&mut pair).len(), all.len());
+    // What one gives back is there for another.
+    let (first, last) = (all[0], all[all.len() - 1]);
+    let before = pair.client.grant(last, messages, bytes);
+    pair.client.unsubscribe(first);
+    let after = pair.client.grant(last, messages, bytes);
+    assert!(after.1 > before.1, "{before:?} and {after:?}");
+    run(&mut pair);
+    assert!(pair.closed_by(End::Server).is_none());
 }
 
 #[test]
