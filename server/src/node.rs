@@ -239,7 +239,8 @@ impl Service for Front {
             let node = &self.0;
             Node::prove(&login.credentials)?;
             let admitted = node.inputs.admit(0)?;
-            node.token
+            let redeemed = node
+                .token
                 .redeem(&login.token, Instant::now())
                 .inspect_err(|refusal| node.metrics.refused(refusal.code))?;
             let public_key = login.credentials.public_key;
@@ -251,7 +252,10 @@ impl Service for Front {
                 admitted,
             });
             let outcome = answered.await.unwrap_or_else(|_| Err(stopped()));
-            outcome.inspect_err(|_| node.token.restore(&login.token, Instant::now()))
+            if outcome.is_err() {
+                node.token.restore(redeemed);
+            }
+            outcome
         })
     }
 

@@ -26,6 +26,9 @@ struct Issued {
     until: Instant,
 }
 
+/// A token that was taken, for [`RootToken::restore`].
+pub(crate) struct Redeemed(Issued);
+
 impl RootToken {
     /// No token: this node has clients already.
     pub(crate) fn none() -> Self {
@@ -56,7 +59,7 @@ impl RootToken {
     ///
     /// # Errors
     /// `TOKEN_INVALID` or `TOKEN_EXPIRED`.
-    pub(crate) fn redeem(&self, text: &str, now: Instant) -> Result<(), Refusal> {
+    pub(crate) fn redeem(&self, text: &str, now: Instant) -> Result<Redeemed, Refusal> {
         let mut state = self.state.lock().expect("no holder of this lock panics");
         let invalid = || {
             Refusal::new(
@@ -65,12 +68,13 @@ impl RootToken {
             )
             .hint("a key that is registered already needs no token: run `tidegate context ls`")
         };
-        let issued = state.as_ref().ok_or_else(invalid)?;
-        constant_time::verify_slices_are_equal(issued.hash.as_ref(), hash(text).as_ref())
-            .map_err(|_| invalid())?;
-        let expired = now >= issued.until;
-        *state = None;
-        if expired {
+        let issued = state
+            .take_if(|issued| {
+                constant_time::verify_slices_are_equal(issued.hash.as_ref(), hash(text).as_ref())
+                    .is_ok()
+            })
+            .ok_or_else(invalid)?;
+        if now >= issued.until {
             return Err(Refusal::new(
                 code::TOKEN_EXPIRED,
                 format!(
@@ -80,16 +84,14 @@ impl RootToken {
             )
             .hint("restart the server: while it has no client it prints a new token"));
         }
-        Ok(())
+        Ok(Redeemed(issued))
     }
 
-    /// Gives the token back after a login that could not be completed.
-    pub(crate) fn restore(&self, text: &str, now: Instant) {
+    /// Gives the token back after a login that could not be completed. It ends when it would have
+    /// ended anyway.
+    pub(crate) fn restore(&self, redeemed: Redeemed) {
         let mut state = self.state.lock().expect("no holder of this lock panics");
-        *state = Some(Issued {
-            hash: hash(text),
-            until: now + TOKEN_LIFE,
-        });
+        *state = Some(redeemed.0);
     }
 }
 
@@ -105,14 +107,23 @@ mod tests {
     fn it_works_once() {
         let now = Instant::now();
         let (token, text) = RootToken::issue(now);
+        assert_eq!(refusal(&token, "tgroot_wrong", now), code::TOKEN_INVALID);
+        assert!(token.redeem(&text, now).is_ok());
+        assert_eq!(refusal(&token, &text, now), code::TOKEN_INVALID);
+    }
+
+    #[test]
+    fn given_back_it_works_again_and_keeps_its_end() {
+        let now = Instant::now();
+        let (token, text) = RootToken::issue(now);
+        for minute in [1, 14] {
+            let then = now + Duration::from_secs(minute * 60);
+            let redeemed = token.redeem(&text, then).map_err(|r| r.code).ok();
+            token.restore(redeemed.expect("it is good for 15 minutes"));
+        }
         assert_eq!(
-            token.redeem("tgroot_wrong", now).unwrap_err().code,
-            code::TOKEN_INVALID
-        );
-        assert_eq!(token.redeem(&text, now), Ok(()));
-        assert_eq!(
-            token.redeem(&text, now).unwrap_err().code,
-            code::TOKEN_INVALID
+            refusal(&token, &text, now + TOKEN_LIFE),
+            code::TOKEN_EXPIRED
         );
     }
 
@@ -121,8 +132,16 @@ mod tests {
         let now = Instant::now();
         let (token, text) = RootToken::issue(now);
         assert_eq!(
-            token.redeem(&text, now + TOKEN_LIFE).unwrap_err().code,
+            refusal(&token, &text, now + TOKEN_LIFE),
             code::TOKEN_EXPIRED
         );
+    }
+
+    fn refusal(token: &RootToken, text: &str, now: Instant) -> tidegate_model::Code {
+        token
+            .redeem(text, now)
+            .err()
+            .expect("the token is refused")
+            .code
     }
 }
