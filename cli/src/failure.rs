@@ -97,11 +97,18 @@ impl Failure {
         path: impl AsRef<std::path::Path>,
         error: &dyn fmt::Display,
     ) -> Self {
-        Self::new(
+        let failure = Self::new(
             code::FILE,
             format!("can't {verb} {}", path.as_ref().display()),
         )
-        .because(error.to_string())
+        .because(error.to_string());
+        match verb {
+            "read" => failure.hint("name a file that is there and that this user may read"),
+            "write" | "make the folder" | "lock" | "remove" => {
+                failure.hint("choose a place that this user may write, on a disk with room")
+            }
+            _ => failure.hint(format!("tidegate help {}", code::FILE)),
+        }
     }
 
     pub(crate) fn because(mut self, because: impl Into<String>) -> Self {
@@ -176,7 +183,9 @@ impl From<io::Error> for Failure {
         if error.kind() == io::ErrorKind::BrokenPipe {
             Self::ClosedPipe
         } else {
-            Self::new(code::FILE, "can't write to standard output").because(error.to_string())
+            Self::new(code::FILE, "can't write to standard output")
+                .because(error.to_string())
+                .hint("check what standard output leads to, and that its disk has room")
         }
     }
 }
@@ -214,6 +223,26 @@ mod tests {
         };
         assert_eq!(report.hint.as_deref(), Some("tidegate help TG0404"));
         assert_eq!(report.because, None);
+    }
+
+    #[test]
+    fn a_file_that_fails_comes_with_a_hint() {
+        for (verb, expected) in [
+            (
+                "read",
+                "name a file that is there and that this user may read",
+            ),
+            (
+                "write",
+                "choose a place that this user may write, on a disk with room",
+            ),
+            ("wait for", "tidegate help TG0604"),
+        ] {
+            let Failure::Error(report) = Failure::file(verb, "week.jsonl", &"it fails") else {
+                panic!("an error is an error");
+            };
+            assert_eq!(report.hint.as_deref(), Some(expected));
+        }
     }
 
     #[test]

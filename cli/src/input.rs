@@ -143,11 +143,16 @@ fn flush(chunk: &mut Chunk, to: &mpsc::Sender<Result<Chunk>>) {
     }
 }
 
+/// What a line looks like.
+const LINE_HINT: &str =
+    r#"a line reads {"body": "text"}; --format raw takes each line as a body, whatever it says"#;
+
 fn bad_line(name: &str, number: u64, what: &str) -> Failure {
     Failure::new(
         code::INPUT,
         format!("line {number} of {name} is no message: {what}"),
     )
+    .hint(LINE_HINT)
 }
 
 enum Found {

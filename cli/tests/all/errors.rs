@@ -378,6 +378,7 @@ fn no_token() {
         --- stderr
         error[TG0604]: can't read nowhere
           because No such file or directory (os error 2)
+          hint: name a file that is there and that this user may read
     "#]],
     );
 }
@@ -392,6 +393,7 @@ fn files() {
         --- stderr
         error[TG0604]: can't read nowhere.jsonl
           because No such file or directory (os error 2)
+          hint: name a file that is there and that this user may read
     "#]],
     );
     check(
@@ -402,6 +404,7 @@ fn files() {
         --- stderr
         error[TG0604]: can't read .
           because it is a folder
+          hint: name a file that is there and that this user may read
     "#]],
     );
     check(
@@ -412,6 +415,7 @@ fn files() {
         --- stderr
         error[TG0604]: can't read late.wasm
           because No such file or directory (os error 2)
+          hint: name a file that is there and that this user may read
     "#]],
     );
     check(

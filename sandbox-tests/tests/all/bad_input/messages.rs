@@ -59,6 +59,7 @@ fn a_bad_line_is_named_and_those_before_it_are_stored() {
         exit 1
         error[TG0601]: line 3 of standard input is no message: unknown field `colour`, expected one of `key`, `keys`, `keys_base64`, `tag`, `group`, `properties`, `body`, `body_base64`, `create_time`, `topic`, `queue`, `offset`, `id`, `attempt`, `append_time` (column 18)
           because 2 messages were published to t before and are acknowledged
+          hint: a line reads {"body": "text"}; --format raw takes each line as a body, whatever it says
     "#]],
     );
     assert_eq!(
@@ -73,6 +74,7 @@ fn a_bad_line_is_named_and_those_before_it_are_stored() {
             exit 1
             error[TG0601]: line 2 of standard input is no message: it is no UTF-8: invalid utf-8 sequence of 1 bytes from index 0
               because 1 messages were published to t before and are acknowledged
+              hint: a line reads {"body": "text"}; --format raw takes each line as a body, whatever it says
         "#]],
     );
     refused(
@@ -83,6 +85,7 @@ fn a_bad_line_is_named_and_those_before_it_are_stored() {
         exit 1
         error[TG0601]: line 1 of standard input is no message: invalid type: integer `1`, expected a string (column 2)
           because 0 messages were published to t before and are acknowledged
+          hint: a line reads {"body": "text"}; --format raw takes each line as a body, whatever it says
     "#]],
     );
     refused(
@@ -93,6 +96,7 @@ fn a_bad_line_is_named_and_those_before_it_are_stored() {
             exit 1
             error[TG0604]: can't read /nowhere
               because No such file or directory (os error 2)
+              hint: name a file that is there and that this user may read
         "#]],
     );
     assert_unharmed(&mut sandbox);
