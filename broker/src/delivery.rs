@@ -110,6 +110,8 @@ pub(crate) struct Context<'a> {
 pub(crate) struct LaneInfo {
     pub(crate) cursor: Option<Offset>,
     pub(crate) leased: u64,
+    /// Why delivery waits, if it was stopped.
+    pub(crate) stopped: Option<Code>,
 }
 
 impl Delivery {

@@ -101,6 +101,9 @@ pub struct CursorInfo {
     pub leased: u64,
     /// Messages waiting for their next attempt.
     pub parked: u64,
+    /// Why nothing is delivered until the bindings change or a member subscribes anew: what a plugin
+    /// under on-error `stop` failed with, or why the source can't be judged.
+    pub stopped: Option<Code>,
 }
 
 /// A cursor moved, or about to be.

@@ -6,7 +6,8 @@ use core::str::FromStr;
 use bytes::Bytes;
 use tidegate_model::name::DEFAULT_NAMESPACE;
 use tidegate_model::{
-    Name, NameError, Offset, QueueId, ShardId, Timestamp, TopicChange, TopicRef, TopicSettings,
+    Code, Name, NameError, Offset, QueueId, ShardId, Timestamp, TopicChange, TopicRef,
+    TopicSettings,
 };
 
 /// A consumer group by name, written `GROUP` or `NAMESPACE/GROUP`.
@@ -153,6 +154,9 @@ pub struct CursorInfo {
     pub leased: u64,
     /// Messages waiting for their next attempt.
     pub parked: u64,
+    /// Why nothing is delivered until the bindings change or a member subscribes anew: what a plugin
+    /// under on-error `stop` failed with, or why the source can't be judged.
+    pub stopped: Option<Code>,
 }
 
 /// Where a cursor begins, or is moved to.

@@ -193,6 +193,7 @@ impl Core {
             next: bounds.bounds(queue).1,
             leased: live.leased,
             parked: state.map_or(0, |state| state.parked_count()),
+            stopped: live.stopped,
         }
     }
 

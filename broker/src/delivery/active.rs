@@ -275,8 +275,7 @@ impl Active {
     /// Tries lanes again that were stopped.
     pub(super) fn resume(&mut self) {
         for index in 0..self.lanes.len() {
-            if self.lanes[index].stopped {
-                self.lanes[index].stopped = false;
+            if self.lanes[index].stopped.take().is_some() {
                 self.wake(index);
             }
         }
@@ -548,6 +547,7 @@ impl Active {
         Some(LaneInfo {
             cursor: Some(Offset(cursor)),
             leased: lane.leases.values().map(|lease| lease.open.count()).sum(),
+            stopped: lane.stopped,
         })
     }
 }

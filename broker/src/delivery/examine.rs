@@ -20,7 +20,11 @@ impl Active {
     /// Asks for more of a lane, if it may have more and there is room for it.
     pub(super) fn fetch(&mut self, index: usize, desk: &mut Desk, cx: &mut Context<'_>) {
         let lane = &self.lanes[index];
-        if lane.setting > 0 || lane.stopped || lane.retry.is_some() || lane.fetch.is_some() {
+        if lane.setting > 0
+            || lane.stopped.is_some()
+            || lane.retry.is_some()
+            || lane.fetch.is_some()
+        {
             return;
         }
         let shard = &cx.shards[lane.shard.0 as usize];
@@ -72,7 +76,7 @@ impl Active {
         };
         match fetched {
             Fetched::Busy => self.retry_later(index, desk, cx),
-            Fetched::Stopped { .. } => lane.stopped = true,
+            Fetched::Stopped { reason } => lane.stopped = Some(reason),
             Fetched::Examined { batches, next } => {
                 let next = next.0.max(fetch.from);
                 match fetch.judge {
@@ -82,7 +86,7 @@ impl Active {
                 self.note_passed(index, desk, cx);
                 if next > fetch.from {
                     self.wake(index);
-                } else if !self.lanes[index].stopped {
+                } else if self.lanes[index].stopped.is_none() {
                     self.retry_later(index, desk, cx);
                 }
             }
@@ -106,8 +110,8 @@ impl Active {
     ) {
         let lane = &mut self.lanes[index];
         let stop = first_stop(&batches);
-        let next = stop.map_or(next, |stop| next.min(stop.max(from)));
-        lane.stopped |= stop.is_some();
+        let next = stop.map_or(next, |(stop, _)| next.min(stop.max(from)));
+        lane.stopped = lane.stopped.or(stop.map(|(_, code)| code));
         let shard = &cx.shards[lane.shard.0 as usize];
         let known = match shard.cursor(lane.queue, self.id) {
             Some(state) => lane.known(state, from, next),
@@ -169,8 +173,8 @@ impl Active {
     ) {
         let lane = &mut self.lanes[index];
         let stop = first_stop(&batches);
-        let next = stop.map_or(next, |stop| next.min(stop));
-        lane.stopped |= stop.is_some();
+        let next = stop.map_or(next, |(stop, _)| next.min(stop));
+        lane.stopped = lane.stopped.or(stop.map(|(_, code)| code));
         let Some(mut run) = lane.judge.remove(&key) else {
             return;
         };
@@ -392,11 +396,11 @@ fn mean(batch: &FetchedBatch) -> u32 {
 }
 
 /// The lowest offset at which a filter's policy stops delivery.
-fn first_stop(batches: &[FetchedBatch]) -> Option<u64> {
+fn first_stop(batches: &[FetchedBatch]) -> Option<(u64, Code)> {
     batches
         .iter()
         .flat_map(|batch| &batch.failed)
         .filter(|failed| failed.on_error == OnError::Stop)
-        .filter_map(|failed| failed.offsets.first())
+        .filter_map(|failed| Some((failed.offsets.first()?, failed.code)))
         .min()
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
-use tidegate_model::{LeaseId, QueueId, ShardId, Timestamp};
+use tidegate_model::{Code, LeaseId, QueueId, ShardId, Timestamp};
 
 use crate::cursor::CursorState;
 use crate::id::FetchToken;
@@ -19,8 +19,8 @@ pub(super) struct Lane {
     pub(super) shard: ShardId,
     /// Sets on their way to the log; nothing is delivered or settled meanwhile.
     pub(super) setting: u32,
-    /// A filter's policy, or the owner, stopped delivery.
-    pub(super) stopped: bool,
+    /// A filter's policy, or the owner, stopped delivery; why.
+    pub(super) stopped: Option<Code>,
     /// When the next fetch may be tried, after one that found no room.
     pub(super) retry: Option<Timestamp>,
     /// Everything before it was looked at.
@@ -101,7 +101,7 @@ impl Lane {
             queue,
             shard,
             setting: 0,
-            stopped: false,
+            stopped: None,
             retry: None,
             scan: 0,
             untouched: 0,

@@ -1,7 +1,7 @@
 //! Receiving, pushing, acknowledging and giving up, told as short stories.
 
 use tidegate_broker::id::{SubscriptionId, WaiterId};
-use tidegate_broker::reply::Reply;
+use tidegate_broker::reply::{CursorInfo, Reply};
 use tidegate_broker::request::{Bind, OnError, OneGroup, OneTopic, Outcome, Request};
 use tidegate_broker::{CatalogCommand, DeadLetterReason, Grant, Member, RangeSet};
 use tidegate_model::code;
@@ -407,8 +407,12 @@ fn a_filters_rejections_are_passed_over_and_logged_lazily() {
 }
 
 fn cursor_of(node: &mut Node) -> u64 {
+    first_queue(node).cursor.0
+}
+
+fn first_queue(node: &mut Node) -> CursorInfo {
     match node.admin(Request::DescribeGroup(OneGroup { group: group("g") })) {
-        Ok(Reply::Group(info)) => info.subscriptions[0].queues[0].cursor.0,
+        Ok(Reply::Group(info)) => info.subscriptions[0].queues[0],
         other => panic!("{other:?}"),
     }
 }
@@ -453,6 +457,7 @@ fn each_on_error_policy_does_what_it_says() {
         assert_eq!(node.stored("%DLQ%g"), dead, "{on_error:?}");
         assert!(node.take_grants().is_empty());
         if on_error == OnError::Stop {
+            assert_eq!(first_queue(&mut node).stopped, Some(code::PLUGIN_TRAP));
             node.filter = |_| Verdict::Accept;
             node.admin(Request::Bind(Bind {
                 group: group("g"),
@@ -467,6 +472,7 @@ fn each_on_error_policy_does_what_it_says() {
                 "a new binding goes on"
             );
         }
+        assert_eq!(first_queue(&mut node).stopped, None, "{on_error:?}");
     }
 }
 

@@ -75,8 +75,12 @@ pub(super) fn fields(info: &GroupInfo) -> Vec<(&'static str, String)> {
                 .iter()
                 .enumerate()
                 .map(|(index, queue)| {
+                    let stopped = queue
+                        .stopped
+                        .map(|code| format!(", stopped: {code} {}", code.name()))
+                        .unwrap_or_default();
                     format!(
-                        "  queue {index}: cursor {} of {}, {} leased, {} parked",
+                        "  queue {index}: cursor {} of {}, {} leased, {} parked{stopped}",
                         queue.cursor, queue.next, queue.leased, queue.parked
                     )
                 }),
@@ -110,6 +114,7 @@ fn subscription(info: &SubscriptionInfo) -> Value {
                 "next": queue.next.0,
                 "leased": queue.leased,
                 "parked": queue.parked,
+                "stopped": queue.stopped.map(|code| code.to_string()),
             })
         })
         .collect();

@@ -1,6 +1,8 @@
 //! What is answered.
 
-use tidegate_model::{Name, Offset, QueueId, ShardId, Timestamp, TopicRef, TopicSettings, code};
+use tidegate_model::{
+    Code, Name, Offset, QueueId, ShardId, Timestamp, TopicRef, TopicSettings, code,
+};
 use tidegate_wire::proto;
 
 use super::incomplete;
@@ -123,6 +125,11 @@ pub(crate) fn level(number: u8) -> Level {
     }
 }
 
+/// Why delivery is stopped. A number beyond all codes still says that it is.
+fn stopped(code: u32) -> Option<Code> {
+    (code != 0).then(|| u16::try_from(code).map_or(code::INTERNAL, Code))
+}
+
 fn topic_ref(topic: Option<proto::TopicRef>) -> Result<TopicRef, Error> {
     let topic = topic.ok_or_else(|| incomplete("topic"))?;
     Ok(TopicRef {
@@ -173,6 +180,7 @@ fn subscription_info(info: proto::Subscription) -> Result<SubscriptionInfo, Erro
                 next: Offset(cursor.next),
                 leased: cursor.leased,
                 parked: cursor.parked,
+                stopped: stopped(cursor.stopped),
             })
             .collect(),
     })

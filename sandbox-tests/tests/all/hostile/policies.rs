@@ -261,6 +261,11 @@ async fn what_a_stopped_binding_held_back_comes_once_it_is_unbound() {
     eventually("the failure in the log", || {
         log().contains("panic:1").then_some(())
     });
+    let stopped = "stopped: TG0312 plugin-trap";
+    eventually("the reason in what is told of the group", || {
+        let info = sandbox.tidegate.ok(["group", "info", "g"]);
+        info.contains(stopped).then_some(())
+    });
     assert_eq!(member.count(), 0);
     sandbox
         .tidegate

@@ -110,6 +110,7 @@ fn cursor(info: &CursorInfo) -> proto::Cursor {
         next: info.next.0,
         leased: info.leased,
         parked: info.parked,
+        stopped: info.stopped.map_or(0, |code| code.0.into()),
     }
 }
 

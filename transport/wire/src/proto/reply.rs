@@ -153,6 +153,9 @@ pub struct Cursor {
     /// Messages waiting for their next attempt.
     #[prost(uint64, tag = "5")]
     pub parked: u64,
+    /// A [`tidegate_model::Code`]: why delivery is stopped; 0 if it isn't.
+    #[prost(uint32, tag = "6")]
+    pub stopped: u32,
 }
 
 /// Cursors moved, or about to be.

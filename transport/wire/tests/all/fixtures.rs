@@ -522,6 +522,7 @@ fn replies() {
                 next: 2,
                 leased: 3,
                 parked: 4,
+                stopped: 0,
             }],
         }],
     };
