@@ -27,8 +27,6 @@ use crate::shard::Shard;
 pub struct Settings {
     /// Shards of the node, at least 1 and the same for the life of its data. Shard 0 is the catalogue.
     pub shards: u32,
-    /// The log's epoch, higher at each start: lease ids begin at `log_epoch << 40`.
-    pub log_epoch: u32,
     /// What an acknowledged publish survives.
     pub level: Level,
 }
@@ -129,11 +127,12 @@ impl Core {
             catalog: Catalog::new(shards),
             shards: (0..shards).map(|_| Shard::default()).collect(),
             admissions: Admissions::default(),
-            delivery: Delivery::new(settings.log_epoch),
+            delivery: Delivery::new(),
         }
     }
 
-    /// Opening the log has told its epoch, after replay and before anything is served.
+    /// Opening the log has told its epoch, after replay and before anything is served. It is higher at
+    /// each start: lease ids begin at `log_epoch << 40`.
     pub fn begin_epoch(&mut self, log_epoch: u32) {
         self.delivery.begin_epoch(log_epoch);
     }

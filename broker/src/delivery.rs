@@ -120,13 +120,13 @@ impl Delivery {
         self.desk.next_lease = (u64::from(log_epoch) << 40) + 1;
     }
 
-    pub(crate) fn new(log_epoch: u32) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             active: BTreeMap::new(),
             by_queue: BTreeMap::new(),
             desk: Desk {
                 // Zero is no lease, also in the first epoch.
-                next_lease: (u64::from(log_epoch) << 40) + 1,
+                next_lease: 1,
                 next_fetch: 1,
                 members: BTreeMap::new(),
                 subscriptions: 0,

@@ -235,7 +235,6 @@ fn open_log(
     let mut clock = Clock::default();
     let mut core = Core::new(Settings {
         shards: config.store.shards,
-        log_epoch: 0,
         level: Level::Disk,
     });
     let mut replay = Replay::new(&mut core, Arc::clone(components));

@@ -144,18 +144,19 @@ pub(crate) fn policy(max_attempts: u16, backoff_ms: &[u32]) -> RetryPolicy {
     }
 }
 
-fn settings(epoch: u32) -> Settings {
-    Settings {
+fn core(epoch: u32) -> Core {
+    let mut core = Core::new(Settings {
         shards: SHARDS,
-        log_epoch: epoch,
         level: Level::Disk,
-    }
+    });
+    core.begin_epoch(epoch);
+    core
 }
 
 impl Node {
     pub(crate) fn new() -> Self {
         Self {
-            core: Core::new(settings(1)),
+            core: core(1),
             now: Timestamp(1_000_000),
             epoch: 1,
             log: Vec::new(),
@@ -586,7 +587,7 @@ impl Node {
         self.next_seq.clear();
         self.effects.clear();
         self.epoch += 1;
-        self.core = Core::new(settings(self.epoch));
+        self.core = core(self.epoch);
         let from = match &self.snapshot {
             Some(snapshot) => {
                 self.core.restore_catalog(&snapshot.catalog).unwrap();

@@ -82,7 +82,6 @@ pub fn run(input: &[u8]) {
 fn new_core() -> Core {
     Core::new(Settings {
         shards: SHARDS,
-        log_epoch: 1,
         level: Level::Disk,
     })
 }
