@@ -302,14 +302,13 @@ impl Appender {
                 Err(AppendError::NoSpace)
             }
             Spare::Ready(next) => Ok(next),
-            Spare::Failed {
-                is_full: true,
-                without_reserve: false,
-            } if claim == Claim::Control => {
-                self.preparer.break_reserve();
+            Spare::Failed { is_full: true }
+                if matches!(claim, Claim::Control | Claim::Delete)
+                    && self.preparer.break_reserve(claim == Claim::Delete) =>
+            {
                 Err(AppendError::Full)
             }
-            Spare::Failed { is_full: true, .. } => Err(AppendError::NoSpace),
+            Spare::Failed { is_full: true } => Err(AppendError::NoSpace),
             Spare::Pending | Spare::Failed { .. } => Err(AppendError::Full),
         }
     }
@@ -342,6 +341,7 @@ impl Appender {
             size,
             size_min: self.config.segment_bytes,
             now: self.now,
+            of_reserve: false,
         });
     }
 

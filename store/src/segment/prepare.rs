@@ -137,6 +137,8 @@ pub(crate) struct Wanted {
     /// The size that it may have where the disk is full.
     pub(crate) size_min: u64,
     pub(crate) now: Timestamp,
+    /// The reserve is given up for it.
+    pub(crate) of_reserve: bool,
 }
 
 /// How it stands with the next segment.
@@ -148,9 +150,8 @@ pub(crate) enum Spare {
     Ready(WritableSegment),
     /// It could not be made; ask again later.
     Failed {
+        /// There is no space for it.
         is_full: bool,
-        /// Even the space reserve was given up for it.
-        without_reserve: bool,
     },
 }
 
@@ -200,25 +201,31 @@ impl Preparer {
         }
     }
 
-    /// Has the reserve given up for a segment that only control batches may be appended to.
-    pub(crate) fn break_reserve(&self) {
+    /// Whether the disk has no space for what is wanted.
+    pub(crate) fn is_tight(&self) -> bool {
+        let spare = &lock(&self.state).spare;
+        self.reserve.is_broken() || matches!(spare, Spare::Failed { is_full: true })
+    }
+
+    /// Has the reserve given up for a segment that no messages may be appended to; only half of it
+    /// unless `all`. `false` if it has no such space.
+    pub(crate) fn break_reserve(&self, all: bool) -> bool {
         let mut state = lock(&self.state);
-        if let Spare::Failed {
-            without_reserve, ..
-        } = &mut state.spare
-        {
-            *without_reserve = true;
-            if self.reserve.release() {
-                state.spare = Spare::Pending;
-                // The smallest that does, since the rest is for what comes then.
-                state.wanted = state.last.map(|last| Wanted {
-                    size: last.size_min,
-                    size_min: SEGMENT_BYTES_MIN,
-                    ..last
-                });
-                self.changed.notify_one();
-            }
-        }
+        let Some(last) = state.last else { return false };
+        // The smallest that does, since the rest is for what comes then.
+        let size = self.reserve.spares(SEGMENT_BYTES_MIN..=last.size_min, all);
+        let Some(size) = size.filter(|_| self.reserve.release()) else {
+            return false;
+        };
+        state.spare = Spare::Pending;
+        state.wanted = Some(Wanted {
+            size,
+            size_min: SEGMENT_BYTES_MIN,
+            of_reserve: true,
+            ..last
+        });
+        self.changed.notify_one();
+        true
     }
 
     /// How it stands with the next segment.
@@ -231,24 +238,32 @@ impl Preparer {
         let Some(wanted) = lock(&self.state).wanted.take() else {
             return false;
         };
-        let made = prepare_fitting(
-            &self.vfs,
-            &self.folder,
-            wanted.base,
-            wanted.size_min.min(wanted.size)..=wanted.size,
-            wanted.now,
-        );
+        let made = if self.reserve.is_broken() && !wanted.of_reserve {
+            // What comes back is the reserve's first: without it nothing gives more back.
+            Err(io::ErrorKind::StorageFull.into())
+        } else {
+            prepare_fitting(
+                &self.vfs,
+                &self.folder,
+                wanted.base,
+                wanted.size_min.min(wanted.size)..=wanted.size,
+                wanted.now,
+            )
+        };
         let spare = match made {
             Ok(segment) => Spare::Ready(segment),
             Err(error) => {
                 tracing::warn!(base = wanted.base, bytes = wanted.size, %error, "preparing a log segment failed");
                 Spare::Failed {
                     is_full: is_full(&error),
-                    without_reserve: self.reserve.bytes() == 0,
                 }
             }
         };
         lock(&self.state).spare = spare;
+        if self.reserve.is_broken() {
+            // What is left of it is taken again at once.
+            self.reserve.fill(wanted.size);
+        }
         (self.when_done)();
         true
     }

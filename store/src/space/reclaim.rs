@@ -187,6 +187,10 @@ impl Space {
 
     /// Whether the log takes so much more than what is live that segments should be rewritten.
     fn is_loose(&self, newest_bytes: u64) -> bool {
+        // On a full disk all that is worth it is.
+        if self.preparer.is_tight() {
+            return true;
+        }
         let live = read(&self.shared.index.state).live_bytes;
         let slack = SLACK_SEGMENTS * newest_bytes;
         let most = (live / 2).saturating_mul(LOG_HALVES_OF_LIVE);

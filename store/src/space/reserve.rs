@@ -1,6 +1,7 @@
 //! Space that is kept for a full disk: acks, trims and deletes need some to give more back.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -77,6 +78,19 @@ impl Reserve {
         true
     }
 
+    /// The largest size from `sizes`, by halves, that a segment for control batches may take of it.
+    /// Half of the reserve is for what gives space back: deletes, which may take `all`, snapshots
+    /// and rewriting.
+    pub(crate) fn spares(&self, sizes: RangeInclusive<u64>, all: bool) -> Option<u64> {
+        let kept = if all { 0 } else { lock(&self.state).whole / 2 };
+        let (min, mut size) = sizes.into_inner();
+        let most = self.bytes().saturating_sub(kept);
+        while size > most && size > min {
+            size = (size / 2 / BLOCK_BYTES * BLOCK_BYTES).max(min);
+        }
+        (size <= most).then_some(size)
+    }
+
     /// Makes it as large as it should be beside segments of `segment_bytes`, or as large as fits.
     /// `false` if there was nothing to do or nothing could be done.
     pub(crate) fn fill(&self, segment_bytes: u64) -> bool {
@@ -122,10 +136,8 @@ impl Reserve {
         }
     }
 
+    /// Nothing is synced: a reserve that a crash takes away is made again.
     fn make(&self, size: u64) -> io::Result<()> {
-        let file = self.vfs.create(&self.path)?;
-        file.allocate(size)?;
-        file.sync()?;
-        self.vfs.sync_dir(&self.folder.log)
+        self.vfs.create(&self.path)?.allocate(size)
     }
 }

@@ -11,6 +11,7 @@ mod support;
 mod ack;
 mod find;
 mod formats;
+mod full_disk;
 mod limits;
 mod model;
 mod power_cut;

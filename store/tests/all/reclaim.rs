@@ -18,7 +18,7 @@ const YEAR: i64 = 8760 * HOUR;
 const YEAR_QUEUES: u64 = 100;
 
 /// What a batch must hold, known without remembering it.
-fn section(queue: u64, offset: u64) -> Vec<u8> {
+pub(crate) fn section(queue: u64, offset: u64) -> Vec<u8> {
     let mut random = Random(queue << 40 | offset);
     let len = 100 + usize::try_from(random.below(600)).unwrap();
     let mut bytes = vec![0; len];
@@ -30,7 +30,7 @@ fn section(queue: u64, offset: u64) -> Vec<u8> {
 }
 
 /// A broker without state.
-struct Stateless;
+pub(crate) struct Stateless;
 
 impl Replay for Stateless {
     fn restore(&mut self, _: ShardId, _: &[u8]) -> Result<(), ReplayError> {
