@@ -12,11 +12,14 @@ use tidegate_client::{
 use tidegate_model::{Codec, Message, Name, Offset, Section, SectionBuilder, Timestamp, Value};
 use tidegate_runtime::{CompilerCommand, GuestBatch, HostConfig, Limits, PluginHost, Verdicts};
 
+use crate::cpu;
 use crate::publish::Rig;
 use crate::table::{Table, number, verdict};
 
 /// Budgets of a guest, ns per message, by body size.
 const BUDGETS: [(usize, f64); 2] = [(100, 20.0), (1024, 45.0)];
+/// Rounds of which the median is shown; native and guest take turns in each.
+const ROUNDS: u32 = 9;
 /// Records of a batch: those of one guest call.
 const RECORDS: usize = 256;
 const CONFIG: &[u8] = br#"{"property":"region","value":"eu"}"#;
@@ -62,30 +65,33 @@ fn guest() -> anyhow::Result<Vec<u8>> {
         .with_context(|| format!("{}: run `cargo xtask guests` first", path.display()))
 }
 
-/// Repeats `work` for a while; ns per message.
+/// Repeats `work` for a while; CPU ns per message.
 fn per_message(
     time: Duration,
     mut work: impl FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<f64> {
     work()?;
-    let start = Instant::now();
-    let mut rounds = 0u64;
-    while start.elapsed() < time {
-        work()?;
-        rounds += 1;
-    }
-    Ok(start.elapsed().as_nanos() as f64 / (rounds * RECORDS as u64) as f64)
+    cpu::per_item(|| {
+        let start = Instant::now();
+        let mut messages = 0;
+        while start.elapsed() < time {
+            work()?;
+            messages += RECORDS as u64;
+        }
+        Ok(messages)
+    })
 }
 
 pub(crate) fn measure(folder: &Path, time: Duration) -> anyhow::Result<Table> {
     let mut table = Table::new(
-        "Filter on a property, ns per message, batches of 256",
+        "Filter on a property, CPU ns per message, batches of 256",
         &[
             "body",
-            "native",
+            "native (limit)",
             "guest",
+            "guest / native",
             "guest, one message a batch",
-            "budget",
+            "budget of the guest",
             "",
         ],
     );
@@ -102,35 +108,37 @@ pub(crate) fn measure(folder: &Path, time: Duration) -> anyhow::Result<Table> {
         let bytes = section(body)?;
         let records = u32::try_from(RECORDS).expect("a small number");
         let section = Section::parse(&bytes, RECORDS, records, Codec::None)?;
-        let native = per_message(time, || {
-            let kept = section
-                .records()
-                .filter(|r| r.property("region").and_then(|v| v.as_str()) == Some("eu"))
-                .count();
-            anyhow::ensure!(black_box(kept) == RECORDS / 4);
-            Ok(())
-        })?;
-        let mut filter = host.bind(info.digest, CONFIG, Limits::default())?;
         let whole = [GuestBatch::new(section, Offset(0), Timestamp(0))];
-        let guest = per_message(time, || {
-            let mut verdicts = Verdicts::new(&whole);
-            filter.check(Timestamp(0), &whole, &mut verdicts)?;
-            anyhow::ensure!(verdicts.kept() == RECORDS / 4);
-            Ok(())
-        })?;
         let ones: Vec<_> = (0..RECORDS)
             .map(|at| GuestBatch::new(section, Offset(0), Timestamp(0)).records(at..at + 1))
             .collect();
-        let single = per_message(time, || {
-            let mut verdicts = Verdicts::new(&ones);
-            filter.check(Timestamp(0), &ones, &mut verdicts)?;
-            anyhow::ensure!(verdicts.kept() == RECORDS / 4);
-            Ok(())
-        })?;
+        let mut filter = host.bind(info.digest, CONFIG, Limits::default())?;
+        let mut figures = [const { Vec::new() }; 3];
+        let share = time / (3 * ROUNDS);
+        for _ in 0..ROUNDS {
+            figures[0].push(per_message(share, || {
+                let kept = section
+                    .records()
+                    .filter(|record| record.has_text("region", "eu"))
+                    .count();
+                anyhow::ensure!(black_box(kept) == RECORDS / 4);
+                Ok(())
+            })?);
+            for (at, batches) in [&whole[..], &ones].into_iter().enumerate() {
+                figures[at + 1].push(per_message(share, || {
+                    let mut verdicts = Verdicts::new(batches);
+                    filter.check(Timestamp(0), batches, &mut verdicts)?;
+                    anyhow::ensure!(verdicts.kept() == RECORDS / 4);
+                    Ok(())
+                })?);
+            }
+        }
+        let [native, guest, single] = figures.map(cpu::median);
         table.row(vec![
             format!("{body} B"),
             number(native),
             number(guest),
+            number(guest / native),
             number(single),
             format!("<= {}", number(budget)),
             verdict(guest <= budget),

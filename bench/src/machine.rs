@@ -1,6 +1,7 @@
 //! What the figures were measured on, and what processes use.
 
 use std::fs;
+use std::path::Path;
 
 use crate::table::Table;
 
@@ -55,4 +56,35 @@ pub(crate) fn private_kib(pid: u32) -> anyhow::Result<u64> {
             .unwrap_or(0)
     };
     Ok(field("RssAnon") + field("RssShmem"))
+}
+
+/// Bytes that the disk under a folder has been given since the machine started, by anybody. `None`
+/// where the kernel has no counter for it.
+pub(crate) fn device_bytes(folder: &Path) -> anyhow::Result<Option<u64>> {
+    let device = rustix::fs::stat(folder)?.st_dev;
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let path = format!("/sys/dev/block/{major}:{minor}/stat");
+    let Ok(text) = fs::read_to_string(path) else {
+        return Ok(None);
+    };
+    // The seventh field counts sectors of 512 bytes, whatever the device's own are.
+    let sectors = text.split_whitespace().nth(6);
+    Ok(sectors
+        .and_then(|count| count.parse::<u64>().ok())
+        .map(|count| count * 512))
+}
+
+/// Bytes of the files below `folder` whose names end so.
+pub(crate) fn bytes_of(folder: &Path, ending: &str) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            bytes += bytes_of(&entry.path(), ending)?;
+        } else if entry.file_name().to_string_lossy().ends_with(ending) {
+            bytes += entry.metadata()?.len();
+        }
+    }
+    Ok(bytes)
 }

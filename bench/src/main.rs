@@ -3,11 +3,14 @@
 //! `cargo run --release -p tidegate-bench` prints tables in Markdown. Figures are
 //! ratios first: a shared machine moves the absolutes, hardly the ratios.
 
+mod cpu;
 mod disk;
 mod filter;
 mod machine;
 mod publish;
+mod scale;
 mod start;
+mod store;
 mod table;
 mod transport;
 
@@ -45,6 +48,22 @@ enum What {
     Filter,
     /// Start-up time and idle memory.
     Start,
+    /// The log by itself, against memcpy, bare syncs and maps.
+    Store,
+    /// A million queues, and ten million messages in one; not part of a run of all.
+    Scale {
+        /// Queues.
+        #[arg(long, default_value_t = 1_000_000)]
+        queues: u64,
+    },
+    /// The process of `scale`, started by it.
+    #[command(hide = true)]
+    ScaleChild {
+        step: String,
+        queues: u64,
+        messages: u64,
+        data: PathBuf,
+    },
     /// The raw quinn peer of `transport`, started by it.
     #[command(hide = true)]
     RawPeer,
@@ -54,34 +73,48 @@ enum What {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let args = Args::parse();
-    match args.what {
+    let mut args = Args::parse();
+    match args.what.take() {
         Some(What::RawPeer) => transport::raw_peer().map(|()| ExitCode::SUCCESS),
         Some(What::CompileChild) => Ok(tidegate_runtime::compiler::child_main()),
-        _ => measure(&args).map(|()| ExitCode::SUCCESS),
+        Some(What::ScaleChild {
+            step,
+            queues,
+            messages,
+            data,
+        }) => scale::child(&step, queues, messages, &data).map(|()| ExitCode::SUCCESS),
+        what => measure(&args, what.as_ref()).map(|()| ExitCode::SUCCESS),
     }
 }
 
-fn measure(args: &Args) -> anyhow::Result<()> {
+fn measure(args: &Args, what: Option<&What>) -> anyhow::Result<()> {
     let time = Duration::from_secs(args.seconds);
     std::fs::create_dir_all(&args.folder)?;
     machine::describe().print();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let all = args.what.is_none();
+    let all = what.is_none();
     let show = |table: Table| table.print();
-    if all || matches!(args.what, Some(What::Publish)) {
+    if all || matches!(what, Some(What::Publish)) {
         show(runtime.block_on(publish::measure(&args.folder, time))?);
     }
-    if all || matches!(args.what, Some(What::Transport)) {
+    if all || matches!(what, Some(What::Transport)) {
         show(runtime.block_on(transport::measure(&args.folder, time))?);
     }
-    if all || matches!(args.what, Some(What::Filter)) {
+    if all || matches!(what, Some(What::Filter)) {
         show(filter::measure(&args.folder, time)?);
         show(runtime.block_on(filter::measure_product(&args.folder))?);
     }
-    if all || matches!(args.what, Some(What::Start)) {
+    if all || matches!(what, Some(What::Store)) {
+        store::measure(&args.folder, time)?
+            .into_iter()
+            .for_each(show);
+    }
+    if let Some(What::Scale { queues }) = what {
+        show(scale::measure(&args.folder, *queues)?);
+    }
+    if all || matches!(what, Some(What::Start)) {
         show(runtime.block_on(start::measure(&args.folder, args.start_gb))?);
     }
     Ok(())

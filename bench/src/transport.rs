@@ -34,6 +34,8 @@ pub(crate) async fn measure(folder: &Path, time: Duration) -> anyhow::Result<Tab
             "batched",
             "single",
             "messages/s batched",
+            "times raw, batched",
+            "times raw, single",
             "budget, batched",
             "",
         ],
@@ -47,6 +49,8 @@ pub(crate) async fn measure(folder: &Path, time: Duration) -> anyhow::Result<Tab
             raw.cpu(),
             raw_single.cpu(),
             number(raw.per_second),
+            String::new(),
+            String::new(),
             "none".to_owned(),
             String::new(),
         ]);
@@ -63,6 +67,8 @@ pub(crate) async fn measure(folder: &Path, time: Duration) -> anyhow::Result<Tab
                 batched.cpu(),
                 single.cpu(),
                 number(batched.per_second),
+                batched.times(&raw, what == "consume"),
+                single.times(&raw_single, what == "consume"),
                 format!("<= {} a side", number(budget)),
                 verdict(batched.near_ns <= budget && batched.far_ns <= budget),
             ]);
@@ -95,6 +101,21 @@ struct Cost {
 impl Cost {
     fn cpu(&self) -> String {
         format!("{} / {}", number(self.near_ns), number(self.far_ns))
+    }
+
+    /// Client and broker, each against the same direction of raw quinn: there the client sends, and
+    /// what is consumed goes the other way.
+    fn times(&self, raw: &Self, broker_sends: bool) -> String {
+        let (near, far) = if broker_sends {
+            (raw.far_ns, raw.near_ns)
+        } else {
+            (raw.near_ns, raw.far_ns)
+        };
+        format!(
+            "{} / {}",
+            number(self.near_ns / near),
+            number(self.far_ns / far)
+        )
     }
 }
 

@@ -1,0 +1,433 @@
+//! A million queues against a thousand, and one queue with all of it: store and broker core in a
+//! process of their own, so that its memory is theirs alone.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tidegate_broker::publish::Admission;
+use tidegate_broker::reply::Level;
+use tidegate_broker::request::{CreateTopic, Publish, Request};
+use tidegate_broker::{
+    Appended, CatalogCommand, Core, Effects, Plan, Settings, core::QueueBounds as CoreBounds,
+};
+use tidegate_model::{
+    Name, Offset, ProducerEpoch, ProducerId, QueueId, Sequence, ShardId, Timestamp, TopicChange,
+    TopicRef,
+};
+use tidegate_store::{
+    AppendError, IndexEntry, Kind, LogPosition, RealVfs, Replay, ReplayError, Store, StoreConfig,
+    StoredBatch,
+};
+
+use crate::cpu;
+use crate::machine::private_kib;
+use crate::store::Load;
+use crate::table::{Table, number, verdict};
+
+const SHARDS: u32 = 8;
+/// Queues of a topic where there are so many.
+const TOPIC_QUEUES: u32 = 1000;
+/// Bytes of a message's body.
+const BODY: usize = 100;
+/// Publishes that wait for one sync.
+const GROUP: usize = 512;
+/// Queues that are received from: enough for a steady figure.
+const RECEIVED_QUEUES: u64 = 100_000;
+const RSS_MIB_MAX: f64 = 150.0;
+const RESTART_MS_MAX: f64 = 1000.0;
+
+/// `queues` queues and the same number of messages in 1,000, and in one.
+pub(crate) fn measure(folder: &Path, queues: u64) -> anyhow::Result<Table> {
+    let mut table = Table::new(
+        &format!(
+            "{} messages of {BODY} B, one a batch, in-process: store and broker core",
+            number(10.0 * queues as f64)
+        ),
+        &[
+            "queues",
+            "CPU ns per publish",
+            "CPU ns per receive",
+            "RssAnon + RssShmem MiB",
+            "limit",
+            "restart ms (MB read)",
+            "limit",
+        ],
+    );
+    let messages = 10 * queues;
+    let few = figures(folder, 1000.min(queues), messages)?;
+    for (count, run) in [
+        (1000.min(queues), few),
+        (queues, figures(folder, queues, messages)?),
+        (1, figures(folder, 1, messages)?),
+    ] {
+        let beside = |own: f64, limit: f64| {
+            format!(
+                "{} ({} x of 1,000 queues{})",
+                number(own),
+                number(own / limit),
+                if own <= 1.1 * limit {
+                    ""
+                } else {
+                    "; **missed** 1.1"
+                }
+            )
+        };
+        table.row(vec![
+            number(count as f64),
+            beside(run.publish, few.publish),
+            beside(run.receive, few.receive),
+            number(run.rss),
+            format!(
+                "<= {} {}",
+                number(RSS_MIB_MAX),
+                verdict(run.rss <= RSS_MIB_MAX)
+            ),
+            format!("{} ({})", number(run.restart_ms), number(run.read_mb)),
+            format!(
+                "< {} {}",
+                number(RESTART_MS_MAX),
+                verdict(run.restart_ms < RESTART_MS_MAX)
+            ),
+        ]);
+    }
+    Ok(table)
+}
+
+/// What a child measured of itself.
+#[derive(Clone, Copy)]
+struct Figures {
+    publish: f64,
+    receive: f64,
+    rss: f64,
+    restart_ms: f64,
+    read_mb: f64,
+}
+
+fn figures(folder: &Path, queues: u64, messages: u64) -> anyhow::Result<Figures> {
+    let data = tempfile::tempdir_in(folder)?;
+    let child = |step: &str| -> anyhow::Result<Vec<f64>> {
+        let output = Command::new(std::env::current_exe()?)
+            .args(["scale-child", step])
+            .args([queues.to_string(), messages.to_string()])
+            .arg(data.path())
+            .stderr(Stdio::inherit())
+            .output()?;
+        anyhow::ensure!(output.status.success(), "the child failed: {step}");
+        let text = String::from_utf8(output.stdout)?;
+        Ok(text
+            .split_whitespace()
+            .map(str::parse)
+            .collect::<Result<_, _>>()?)
+    };
+    let filled = child("fill")?;
+    let opened = child("open")?;
+    match (&filled[..], &opened[..]) {
+        (&[publish, receive, rss], &[restart_ms, read_mb]) => Ok(Figures {
+            publish,
+            receive,
+            rss,
+            restart_ms,
+            read_mb,
+        }),
+        _ => anyhow::bail!("the child said something else"),
+    }
+}
+
+/// The body of the process that [`measure`] starts.
+pub(crate) fn child(step: &str, queues: u64, messages: u64, folder: &Path) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    match step {
+        "fill" => {
+            let mut node = Node::open(folder)?;
+            node.create_topics(queues)?;
+            let publish = node.publish(queues, messages)?;
+            let receive = node.receive(queues)?;
+            let rss = private_kib(std::process::id())? as f64 / 1024.0;
+            writeln!(out, "{publish} {receive} {rss}")?;
+            out.flush()?;
+            // As SIGKILL leaves it: no last checkpoint, nothing closed.
+            std::process::exit(0);
+        }
+        _ => {
+            let start = Instant::now();
+            let node = Node::open(folder)?;
+            let restart_ms = start.elapsed().as_secs_f64() * 1000.0;
+            let held: u64 = (1..=queues)
+                .map(|queue| crate::store::held(node.store.reader.bounds(QueueId(queue))))
+                .sum();
+            anyhow::ensure!(held == messages, "{held} messages of {messages} are there");
+            let read = node.store.reader.stats().recovery_bytes_read;
+            writeln!(out, "{restart_ms} {}", read as f64 / 1e6)?;
+            Ok(())
+        }
+    }
+}
+
+struct Node {
+    core: Core,
+    store: Store,
+    effects: Effects,
+    pending: Vec<Appended>,
+    clock: Instant,
+}
+
+/// The core asks for bounds where it describes; here it is only told commands.
+struct NoBounds;
+
+impl CoreBounds for NoBounds {
+    fn bounds(&self, _: QueueId) -> (Offset, Offset) {
+        (Offset(0), Offset(0))
+    }
+}
+
+impl Node {
+    fn open(folder: &Path) -> anyhow::Result<Self> {
+        let mut core = Core::new(Settings {
+            shards: SHARDS,
+            level: Level::Disk,
+        });
+        let mut replay = Rebuild {
+            core: &mut core,
+            effects: Effects::new(),
+        };
+        let store = Store::open(
+            Arc::new(RealVfs),
+            folder,
+            StoreConfig::default(),
+            Timestamp(1),
+            &mut replay,
+        )?;
+        core.begin_epoch(store.report.log_epoch);
+        Ok(Self {
+            core,
+            store,
+            effects: Effects::new(),
+            pending: Vec::new(),
+            clock: Instant::now(),
+        })
+    }
+
+    fn now(&self) -> Timestamp {
+        let ms = self.clock.elapsed().as_millis();
+        Timestamp(1 + i64::try_from(ms).unwrap_or(i64::MAX))
+    }
+
+    fn create_topics(&mut self, queues: u64) -> anyhow::Result<()> {
+        let mut left = u32::try_from(queues)?;
+        for number in 0.. {
+            if left == 0 {
+                break;
+            }
+            let create = Request::CreateTopic(CreateTopic {
+                topic: topic(number)?,
+                queues: left.min(TOPIC_QUEUES),
+                settings: TopicChange::default(),
+            });
+            left -= left.min(TOPIC_QUEUES);
+            let Plan::Append(command) = self.core.plan(&create, None, &NoBounds) else {
+                anyhow::bail!("a topic can't be made");
+            };
+            let section = command.encode();
+            let mut load = Load::of(1, 0)?;
+            load.crc = tidegate_model::checksum::crc32c(&section);
+            load.section = section;
+            let mut batch = load.batch(ShardId(0), QueueId(0));
+            (batch.kind, batch.span) = (Kind::Catalog, 0);
+            self.store.appender.append(&[batch])?;
+            self.core
+                .apply_catalog(Timestamp(1), &command, &mut self.effects)?;
+            self.effects.clear();
+        }
+        self.complete()
+    }
+
+    /// Each queue in turn; CPU ns of the owner per message.
+    fn publish(&mut self, queues: u64, messages: u64) -> anyhow::Result<f64> {
+        let load = Load::of(1, BODY)?;
+        let topics = (0..queues.div_ceil(u64::from(TOPIC_QUEUES)))
+            .map(topic)
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let section = Bytes::copy_from_slice(&load.section);
+        cpu::per_item(|| {
+            for number in 0..messages {
+                let queue = number % queues;
+                let at = usize::try_from(queue / u64::from(TOPIC_QUEUES))?;
+                let request = Publish {
+                    topic: topics[at].clone(),
+                    queue_index: u32::try_from(queue % u64::from(TOPIC_QUEUES))?,
+                    layout_version: 1,
+                    producer: ProducerId(0),
+                    producer_epoch: ProducerEpoch(0),
+                    sequence: Sequence(0),
+                    count: 1,
+                    span: 1,
+                    codec: 0,
+                    key_id: 0,
+                    section_crc: load.crc,
+                    section: section.clone(),
+                };
+                self.publish_one(&request, &load)?;
+                if self.pending.len() >= GROUP {
+                    self.complete()?;
+                }
+            }
+            self.complete()?;
+            Ok(messages)
+        })
+    }
+
+    fn publish_one(&mut self, request: &Publish, load: &Load) -> anyhow::Result<()> {
+        let Admission::Append { shard, queue } = self.core.admit(request) else {
+            anyhow::bail!("a publish is refused");
+        };
+        let appended = loop {
+            match self.store.appender.append(&[load.batch(shard, queue)]) {
+                Ok(appended) => break appended[0],
+                Err(AppendError::Full) => self.complete()?,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        self.pending.push(Appended {
+            shard,
+            queue,
+            seq: appended.seq,
+            base_offset: appended.base_offset,
+            span: 1,
+            count: 1,
+            producer: ProducerId(0),
+            epoch: ProducerEpoch(0),
+            sequence: Sequence(0),
+            append_time: Timestamp(1),
+        });
+        Ok(())
+    }
+
+    /// Waits for the sync, applies what it made durable, and takes a checkpoint when one is due.
+    fn complete(&mut self) -> anyhow::Result<()> {
+        while self.store.appender.settle()? < self.store.appender.tail() {
+            std::thread::sleep(std::time::Duration::from_micros(100)); // paces: a sync takes about as long
+        }
+        for appended in self.pending.drain(..) {
+            self.core
+                .apply_appended(Timestamp(1), &appended, &mut self.effects);
+            self.effects.clear();
+        }
+        let now = self.now();
+        if self.store.appender.checkpoint_due(now) {
+            let states = (0..SHARDS)
+                .map(ShardId)
+                .map(|shard| (shard, self.state_of(shard)))
+                .collect();
+            self.store.appender.checkpoint(now, states);
+        }
+        Ok(())
+    }
+
+    /// As the server keeps it: the catalogue stands before shard 0's own state.
+    fn state_of(&self, shard: ShardId) -> Vec<u8> {
+        let own = self.core.snapshot_shard(shard);
+        if shard != ShardId(0) {
+            return own;
+        }
+        let catalog = self.core.snapshot_catalog();
+        [&(catalog.len() as u64).to_le_bytes()[..], &catalog, &own].concat()
+    }
+
+    /// Reads the last ten messages of many queues; CPU ns per message.
+    fn receive(&self, queues: u64) -> anyhow::Result<f64> {
+        let reader = &self.store.reader;
+        let stride = (queues / RECEIVED_QUEUES).max(1);
+        let again = (RECEIVED_QUEUES / queues).max(1);
+        let mut entries: Vec<IndexEntry> = Vec::new();
+        cpu::per_item(|| {
+            let mut messages = 0;
+            for round in 0..again {
+                for queue in (1..=queues).step_by(usize::try_from(stride)?) {
+                    let bounds = reader.bounds(QueueId(queue));
+                    let held = crate::store::held(bounds);
+                    let from = if queues == 1 {
+                        round * 10 % held
+                    } else {
+                        held.saturating_sub(10)
+                    };
+                    entries.clear();
+                    reader.entries(QueueId(queue), Offset(from), 10, &mut entries)?;
+                    for entry in &entries {
+                        std::hint::black_box(reader.read(entry.position)?);
+                    }
+                    messages += entries.len() as u64;
+                }
+            }
+            Ok(messages)
+        })
+    }
+}
+
+fn topic(number: u64) -> anyhow::Result<TopicRef> {
+    Ok(TopicRef {
+        namespace: Name::default_namespace(),
+        topic: format!("t{number}").parse()?,
+    })
+}
+
+/// Rebuilds the broker as a start of the server does.
+struct Rebuild<'a> {
+    core: &'a mut Core,
+    effects: Effects,
+}
+
+impl Replay for Rebuild<'_> {
+    fn restore(&mut self, shard: ShardId, state: &[u8]) -> Result<(), ReplayError> {
+        let failed = |error: String| ReplayError(error);
+        let mut own = state;
+        if shard == ShardId(0) {
+            let short = || ReplayError("a state that is cut short".to_owned());
+            let (len, rest) = state.split_first_chunk::<8>().ok_or_else(short)?;
+            let len = usize::try_from(u64::from_le_bytes(*len)).map_err(|_| short())?;
+            let (catalog, rest) = rest.split_at_checked(len).ok_or_else(short)?;
+            self.core
+                .restore_catalog(catalog)
+                .map_err(|error| failed(error.to_string()))?;
+            own = rest;
+        }
+        self.core
+            .restore_shard(shard, own)
+            .map_err(|error| failed(error.to_string()))
+    }
+
+    fn quarantined(&mut self, from: LogPosition, to: LogPosition) -> Result<(), ReplayError> {
+        Err(ReplayError(format!("{from} to {to} is damaged")))
+    }
+
+    fn batch(&mut self, batch: &StoredBatch) -> Result<(), ReplayError> {
+        let header = &batch.header;
+        if header.kind == Kind::Catalog {
+            let command = CatalogCommand::decode(&batch.section)
+                .map_err(|error| ReplayError(error.to_string()))?;
+            self.core
+                .apply_catalog(header.append_time, &command, &mut self.effects)
+                .map_err(|refusal| ReplayError(refusal.message))?;
+        } else {
+            let appended = Appended {
+                shard: header.shard,
+                queue: header.queue,
+                seq: header.seq,
+                base_offset: header.base_offset,
+                span: header.span,
+                count: header.count,
+                producer: header.producer,
+                epoch: header.producer_epoch,
+                sequence: header.sequence,
+                append_time: header.append_time,
+            };
+            self.core
+                .apply_appended(header.append_time, &appended, &mut self.effects);
+        }
+        self.effects.clear();
+        Ok(())
+    }
+}
