@@ -9,6 +9,7 @@
 mod support;
 
 mod ack;
+mod faults;
 mod find;
 mod formats;
 mod full_disk;
@@ -18,3 +19,4 @@ mod power_cut;
 mod reclaim;
 mod recovery;
 mod retention;
+mod rot;

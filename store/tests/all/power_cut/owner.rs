@@ -1,10 +1,12 @@
 //! An owner of the log that does what a seed says, and remembers what it promised when.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use tidegate_model::Timestamp;
+use tidegate_model::{Offset, QueueId, ShardId, Timestamp};
+use tidegate_store::header::stored_bytes;
 use tidegate_store::sim::{Random, SimVfs};
-use tidegate_store::{AppendError, Background, LogPosition, Store};
+use tidegate_store::{AppendError, Background, Kind, LogPosition, Store, TrimRow, trim};
 
 use super::check::check_bounds;
 use crate::support::{Ledger, Record, batch, record};
@@ -95,6 +97,8 @@ pub(super) struct Owner<'a> {
     pub(super) acknowledge: Acknowledge,
     /// Units of `believed` that are settled.
     pub(super) settled_units: usize,
+    /// Where trims that were appended let queues begin.
+    pub(super) trimmed: BTreeMap<u64, u64>,
     /// The position of the snapshot that is being written.
     pub(super) checkpointing: Option<LogPosition>,
     pub(super) checkpoints: u64,
@@ -135,7 +139,8 @@ impl Owner<'_> {
             *self.time += 6000;
         }
         match self.random.below(20) {
-            0..9 => self.append(),
+            0 => self.trim(),
+            1..9 => self.append(),
             9..11 => {
                 let _ = self.background.flush();
             }
@@ -144,11 +149,14 @@ impl Owner<'_> {
             }
             13..15 => self.write_file(),
             15 => self.store.appender.tick(Timestamp(*self.time)),
-            16 if self.random.below(6) == 0 => {
-                let room = self.random.below(40 << 10);
-                self.vfs.set_capacity(Some(self.vfs.used() + room));
-            }
-            16 => self.vfs.set_capacity(None),
+            16 => match self.random.below(4) {
+                0 | 1 => {
+                    let room = self.random.below(8 << 10);
+                    self.vfs.set_capacity(Some(self.vfs.used() + room));
+                }
+                2 => self.vfs.set_capacity(None),
+                _ => {}
+            },
             _ => self.settle(),
         }
     }
@@ -184,6 +192,54 @@ impl Owner<'_> {
             }
             Err(AppendError::NoSpace) => self.refused_for_space += 1,
             Err(AppendError::Full) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Lets a queue of those settled begin behind one of its batches.
+    fn trim(&mut self) {
+        let starts = self.trimmed.clone();
+        let start_of = |queue: u64| starts.get(&queue).copied().unwrap_or(0);
+        let end_of = |record: &Record| record.base_offset + u64::from(record.span);
+        let live = self
+            .settled
+            .all()
+            .filter(|record| record.span > 0 && end_of(record) > start_of(record.queue))
+            .collect::<Vec<_>>();
+        if live.is_empty() {
+            return;
+        }
+        let drawn = usize::try_from(self.random.below(live.len() as u64)).unwrap();
+        let (shard, queue, start) = (live[drawn].shard, live[drawn].queue, end_of(live[drawn]));
+        let gone = live
+            .iter()
+            .filter(|record| record.queue == queue && end_of(record) <= start);
+        let row = TrimRow {
+            queue: QueueId(queue),
+            start: Offset(start),
+            bytes: gone.map(|record| stored_bytes(record.section.len())).sum(),
+        };
+        let now = Timestamp(*self.time);
+        match self.store.appender.trim(ShardId(shard), now, &[row]) {
+            Ok(appended) => {
+                self.trimmed.insert(queue, start);
+                self.believed.units.push(Unit {
+                    records: vec![Record {
+                        kind: Kind::Trim as u8,
+                        shard,
+                        seq: appended.seq.0,
+                        queue: 0,
+                        base_offset: appended.base_offset.0,
+                        span: 0,
+                        append_time: now.0,
+                        section: trim::encode(&[row]).unwrap(),
+                    }],
+                    position: appended.position,
+                    end: appended.end,
+                    acknowledged: None,
+                });
+            }
+            Err(AppendError::NoSpace | AppendError::Full) => {}
             Err(error) => panic!("{error}"),
         }
     }

@@ -151,6 +151,7 @@ pub(super) fn run_seed(seed: u64, cuts: Cuts, lie: Lie) -> Result<Tally, Finding
             settled_units: believed.units.len(),
             store,
             background,
+            trimmed: recovered.starts(),
             settled: recovered,
             believed,
             random: &mut random,
