@@ -3,6 +3,7 @@
 //! The segment that is appended to has its index in memory; each older one has a `.qix` file,
 //! opened when first needed. A queue's entries of different segments are chained backwards.
 
+mod chain;
 mod lookup;
 mod memory;
 mod qix;

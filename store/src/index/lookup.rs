@@ -203,7 +203,9 @@ impl Index {
         })?;
         let nonce = segment.nonce()?;
         let (open, rebuilt) = sealed.open(self.vfs.as_ref(), &self.folder, nonce, || {
-            rebuild_index(&segment, self.segment_before(base))
+            let mut index = rebuild_index(&segment)?;
+            self.chain(&mut index);
+            Ok(index)
         })?;
         if rebuilt {
             self.files.add(Job::Index(sealed.clone()));

@@ -9,7 +9,7 @@ use crate::batch::Kind;
 use crate::bytes_at::u32_at;
 use crate::error::ReadError;
 use crate::header::{ALIGN, BatchHeader, HEADER_BYTES, HeaderError, MAGIC};
-use crate::index::{Entry, MemoryIndex};
+use crate::index::{Entry, MemoryIndex, NO_SEGMENT};
 use crate::segment::Segment;
 use crate::vfs::VfsFile;
 
@@ -144,19 +144,14 @@ impl Scanner {
     }
 }
 
-/// Makes a sealed segment's index anew from its batches.
-///
-/// `previous` is the sealed segment before it: where a queue's earlier entries are at the latest.
-pub(crate) fn rebuild_index(
-    segment: &Arc<Segment>,
-    previous: u64,
-) -> Result<MemoryIndex, ReadError> {
+/// Makes a sealed segment's index anew from its batches, its queues not chained to earlier ones.
+pub(crate) fn rebuild_index(segment: &Arc<Segment>) -> Result<MemoryIndex, ReadError> {
     let mut index = MemoryIndex::new(segment.base());
     for_each_batch(segment, |_, header| {
         let entry = Entry::of(header, segment.base());
         index.put_seq(header.shard, entry.seq, entry.place);
         if header.queue.0 != 0 && entry.span > 0 {
-            index.put(header.queue, previous, entry);
+            index.put(header.queue, NO_SEGMENT, entry);
         }
     })?;
     Ok(index)

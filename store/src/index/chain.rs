@@ -1,0 +1,66 @@
+//! Where a rebuilt index's queues go on backwards: as the indexes of the segments before say.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::NO_SEGMENT;
+use super::lookup::Index;
+use super::memory::MemoryIndex;
+use super::sealed::{OpenIndex, SealedIndex};
+use crate::sync::read;
+
+impl Index {
+    /// Chains the queues of `index`, made anew from its segment, to the newest earlier segment
+    /// that holds each, so that its file has the bytes that it had.
+    ///
+    /// An earlier index that is damaged too is not rebuilt for that: what it may hold is looked for
+    /// from there on when somebody reads.
+    pub(super) fn chain(&self, index: &mut MemoryIndex) {
+        let mut open = BTreeSet::new();
+        for (queue, run) in &mut index.queues {
+            run.previous = NO_SEGMENT;
+            // Nothing lies before a queue's first offset.
+            if run
+                .entries
+                .first()
+                .is_some_and(|first| first.base_offset > 0)
+            {
+                open.insert(*queue);
+            }
+        }
+        let earlier: Vec<Arc<SealedIndex>> = {
+            let state = read(&self.state);
+            state
+                .sealed
+                .range(..index.base())
+                .map(|(_, sealed)| sealed.clone())
+                .collect()
+        };
+        for sealed in earlier.into_iter().rev() {
+            if open.is_empty() {
+                return;
+            }
+            let whole = self.open_whole(&sealed);
+            let found = open.iter().copied().filter(|queue| match &whole {
+                Some(whole) => whole.run(*queue).is_some(),
+                None => true,
+            });
+            for queue in found.collect::<Vec<_>>() {
+                open.remove(&queue);
+                if let Some(run) = index.queues.get_mut(&queue) {
+                    run.previous = sealed.base();
+                }
+            }
+        }
+    }
+
+    /// The index, if it is in memory or its file is whole.
+    fn open_whole(&self, sealed: &SealedIndex) -> Option<OpenIndex> {
+        if let Some(open) = sealed.opened() {
+            return Some(open);
+        }
+        let nonce = self.segments.at_base(sealed.base())?.nonce().ok()?;
+        let opened = sealed.open(self.vfs.as_ref(), &self.folder, nonce, || Err(()));
+        opened.ok().map(|(open, _)| open)
+    }
+}
