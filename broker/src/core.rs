@@ -4,6 +4,7 @@ mod admin;
 mod consume;
 mod describe;
 mod produce;
+mod retention;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use crate::refusal::Refusal;
 use crate::reply::{Level, Reply};
 use crate::shard::Shard;
 
+pub use retention::{ConsumedPage, RulesPage, TopicRules};
+
 /// What a broker is told once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -39,12 +42,16 @@ pub struct Core {
     shards: Vec<Shard>,
     admissions: Admissions,
     delivery: Delivery,
+    topics_version: u64,
 }
 
 /// How far the queues reach, from the owner's index.
 pub trait QueueBounds {
     /// First offset that can be read, and one past the last durable message.
     fn bounds(&self, queue: QueueId) -> (Offset, Offset);
+
+    /// Stored bytes of the batches between.
+    fn bytes(&self, queue: QueueId) -> u64;
 }
 
 /// What the owner found out about a component by compiling it.
@@ -128,6 +135,7 @@ impl Core {
             shards: (0..shards).map(|_| Shard::default()).collect(),
             admissions: Admissions::default(),
             delivery: Delivery::new(),
+            topics_version: 1,
         }
     }
 
@@ -170,6 +178,7 @@ impl Core {
                 len: bytes.len(),
                 what,
             })?;
+        self.topics_version += 1;
         Ok(())
     }
 
@@ -203,6 +212,15 @@ impl Core {
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
         let fallout = self.catalog.apply(now, command)?;
+        if matches!(
+            command,
+            CatalogCommand::CreateTopic { .. }
+                | CatalogCommand::UpdateTopic { .. }
+                | CatalogCommand::DeleteTopic { .. }
+                | CatalogCommand::OpenDeadLetter { .. }
+        ) {
+            self.topics_version += 1;
+        }
         for (cursor, queues) in &fallout.cursors {
             for queue in queues {
                 self.shard_mut(*queue).cursors.remove(&(*queue, *cursor));
@@ -275,6 +293,32 @@ impl Core {
         shard.producers.apply(appended);
         let (delivery, mut cx) = self.deliver(now, effects);
         delivery.appended(appended.queue, &mut cx);
+    }
+
+    /// A trim became durable: of each of these queues, all before the offset is gone. Cursors that
+    /// stood before it stand there now, and what waited for another attempt is dropped. Tells how
+    /// many messages cursors lost by that, each counted once per cursor.
+    ///
+    /// Queues that don't exist any more are passed over.
+    pub fn apply_trimmed(
+        &mut self,
+        now: Timestamp,
+        trimmed: &[(QueueId, Offset)],
+        effects: &mut Effects,
+    ) -> u64 {
+        let mut lost: u64 = 0;
+        for &(queue, start) in trimmed {
+            if self.catalog.topic_of(queue).is_none() {
+                continue;
+            }
+            let shard = self.shard_mut(queue);
+            let end = shard.end(queue);
+            let start = start.min(Offset(end));
+            lost = lost.saturating_add(shard.trim(queue, start));
+            let (delivery, mut cx) = self.deliver(now, effects);
+            delivery.trimmed(queue, start, &mut cx);
+        }
+        lost
     }
 
     /// Entries of a journal batch were applied: the tokens of those that have one, each as often as

@@ -161,6 +161,40 @@ impl CursorState {
         }
     }
 
+    /// All before `start` is gone from the queue. How many messages of it were not done.
+    pub(crate) fn trim(&mut self, start: u64) -> u64 {
+        let mut lost = 0;
+        let mut emptied = Vec::new();
+        for (key, run) in self.parked.range_mut(..ParkKey::lowest(start)) {
+            let gone = run.offsets.within(0, start);
+            lost += gone.within(0, self.committed).count();
+            run.offsets.subtract(&gone);
+            if run.offsets.is_empty() {
+                emptied.push(*key);
+            }
+        }
+        for key in emptied {
+            self.parked.remove(&key);
+        }
+        if let Some(skipped) = start.checked_sub(self.committed) {
+            lost += skipped - self.done.within(self.committed, start).count();
+            self.done.remove(0, start);
+            self.committed = start;
+            self.advance();
+        }
+        lost
+    }
+
+    /// Everything before it is done: neither parked nor still to come.
+    pub(crate) fn consumed(&self) -> u64 {
+        let lowest = self.parked.keys().next().map(|key| key.base);
+        lowest
+            .into_iter()
+            .flat_map(|base| self.parked_in(base))
+            .filter_map(|(_, run)| run.offsets.first())
+            .fold(self.committed, u64::min)
+    }
+
     fn finish(&mut self, offsets: &RangeSet) {
         self.unpark(offsets);
         for range in offsets.ranges() {

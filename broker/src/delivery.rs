@@ -341,6 +341,19 @@ impl Delivery {
         }
     }
 
+    /// Everything of a queue before `start` is gone; its cursors know already.
+    pub(crate) fn trimmed(&mut self, queue: QueueId, start: Offset, cx: &mut Context<'_>) {
+        let Some(cursors) = self.by_queue.get(&queue) else {
+            return;
+        };
+        for cursor in cursors {
+            if let Some(active) = self.active.get_mut(cursor) {
+                active.trimmed(queue, start.0, &mut self.desk, cx.now);
+                active.dispatch(&mut self.desk, cx);
+            }
+        }
+    }
+
     pub(crate) fn fetched(&mut self, token: FetchToken, fetched: Fetched, cx: &mut Context<'_>) {
         let Some((cursor, lane)) = self.desk.fetches.remove(&token) else {
             return;

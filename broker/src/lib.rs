@@ -30,8 +30,8 @@ mod shard;
 mod delivery;
 
 pub use self::core::{
-    Core, DeadLetterTarget, Place, Plan, PluginFacts, QueueBounds, Resolved, Settings,
-    SnapshotError,
+    ConsumedPage, Core, DeadLetterTarget, Place, Plan, PluginFacts, QueueBounds, Resolved,
+    RulesPage, Settings, SnapshotError, TopicRules,
 };
 pub use authorize::{Action, Resource, authorize};
 pub use catalog::{Binding, Catalog, CatalogCommand};

@@ -28,6 +28,9 @@ pub const BACKOFF_STEPS_MAX: usize = 32;
 /// Highest `max_attempts` of a retry policy.
 pub const ATTEMPTS_MAX: u16 = 1_000;
 
+/// Queues, cursors or rows that a page for retention takes up, about: what the owner does at a time.
+pub const RETENTION_PAGE_ROWS: usize = 4_096;
+
 /// Live push subscriptions of a node.
 pub const SUBSCRIPTIONS_MAX: usize = 100_000;
 /// Waiting long polls of a node.

@@ -62,6 +62,8 @@ pub struct QueueInfo {
     pub start: Offset,
     /// One past the last durable message.
     pub next: Offset,
+    /// Stored bytes of the batches between: headers, sections and padding.
+    pub bytes: u64,
 }
 
 /// A consumer group as it is.

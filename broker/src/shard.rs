@@ -30,6 +30,14 @@ impl Shard {
         self.cursors.get(&(queue, cursor))
     }
 
+    /// All of a queue before `start` is gone. How many messages its cursors lost by that.
+    pub(crate) fn trim(&mut self, queue: QueueId, start: Offset) -> u64 {
+        self.cursors
+            .range_mut((queue, CursorId(0))..=(queue, CursorId(u64::MAX)))
+            .map(|(_, state)| state.trim(start.0))
+            .sum()
+    }
+
     /// Forgets a queue that was removed.
     pub(crate) fn drop_queue(&mut self, queue: QueueId) {
         self.ends.remove(&queue);

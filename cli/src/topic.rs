@@ -64,6 +64,7 @@ const COLUMNS: &[Column] = &[
     Column::text("topic"),
     Column::number("queues"),
     Column::number("messages"),
+    Column::text("size").wide(),
     Column::text("keeps").wide(),
     Column::text("created").wide(),
     Column::number("layout").wide(),
@@ -199,6 +200,10 @@ fn messages(info: &TopicInfo) -> u64 {
     info.queues.iter().map(held).sum()
 }
 
+fn size(info: &TopicInfo) -> u64 {
+    info.queues.iter().map(|queue| queue.bytes).sum()
+}
+
 fn held(queue: &QueueInfo) -> u64 {
     queue.next.0.saturating_sub(queue.start.0)
 }
@@ -210,6 +215,7 @@ fn item(info: &TopicInfo) -> Item {
             info.topic.topic.as_str().to_owned(),
             info.queues.len().to_string(),
             messages(info).to_string(),
+            units::bytes(size(info)),
             settings::sentence(&info.settings),
             units::show_instant(info.created),
             info.layout_version.to_string(),
@@ -225,10 +231,11 @@ fn show(app: &mut App, info: &TopicInfo) -> Result<()> {
         .enumerate()
         .map(|(index, queue)| {
             format!(
-                "{index}: offsets {} to {}, {} messages, shard {}",
+                "{index}: offsets {} to {}, {} messages, {}, shard {}",
                 queue.start,
                 queue.next,
                 held(queue),
+                units::bytes(queue.bytes),
                 queue.shard
             )
         })
@@ -238,6 +245,7 @@ fn show(app: &mut App, info: &TopicInfo) -> Result<()> {
         ("created", units::show_instant(info.created)),
         ("keeps", settings::sentence(&info.settings)),
         ("messages", messages(info).to_string()),
+        ("size", units::bytes(size(info))),
         ("queues", queues.join("\n")),
     ];
     app.out
@@ -256,6 +264,7 @@ fn value(info: &TopicInfo) -> Value {
                 "shard": queue.shard.0,
                 "start": queue.start.0,
                 "next": queue.next.0,
+                "bytes": queue.bytes,
             })
         })
         .collect();
@@ -266,6 +275,7 @@ fn value(info: &TopicInfo) -> Value {
         "created": units::show_instant(info.created),
         "layout_version": info.layout_version,
         "messages": messages(info),
+        "bytes": size(info),
         "settings": settings::value(&info.settings),
         "queues": queues,
     })

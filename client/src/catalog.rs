@@ -96,6 +96,8 @@ pub struct QueueInfo {
     pub start: Offset,
     /// One past the last durable message.
     pub next: Offset,
+    /// Stored bytes of the batches between.
+    pub bytes: u64,
 }
 
 /// Makes a consumer group.

@@ -37,5 +37,5 @@ pub use id::{
 pub use message::Message;
 pub use name::{Name, NameError, TopicRef};
 pub use property::{Value, ValueRef};
-pub use retention::{Cleanup, Keep, SettingsError, TopicChange, TopicSettings};
+pub use retention::{Keep, SettingsError, TopicChange, TopicSettings};
 pub use section::{Codec, Record, Section, SectionBuilder, SectionError};

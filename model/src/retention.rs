@@ -15,8 +15,6 @@ pub const RETAIN_BYTES_MAX: u64 = 1 << 60;
 pub const RETAIN_MS_DEFAULT: u64 = 7 * DAY_MS;
 /// Age at which dead letters go unless their topic says otherwise, in ms: 30 days.
 pub const RETAIN_DEAD_LETTERS_MS_DEFAULT: u64 = 30 * DAY_MS;
-/// How long a compacted topic keeps tombstones unless it says otherwise, in ms: a day, as Kafka does.
-pub const TOMBSTONE_MS_DEFAULT: u64 = DAY_MS;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
@@ -50,29 +48,6 @@ impl Keep {
     }
 }
 
-/// By which rule a topic's messages go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Cleanup {
-    /// By time, size and consumption; the oldest go first.
-    #[default]
-    Delete = 0,
-    /// When there is a newer one with the same first key in the same queue.
-    Compact = 1,
-}
-
-impl Cleanup {
-    /// As formats have it; `None` for a number that this version doesn't know.
-    #[must_use]
-    pub const fn from_number(number: u32) -> Option<Self> {
-        match number {
-            0 => Some(Self::Delete),
-            1 => Some(Self::Compact),
-            _ => None,
-        }
-    }
-}
-
 /// What a topic keeps. Of several rules each lets a message go on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopicSettings {
@@ -84,11 +59,6 @@ pub struct TopicSettings {
     /// A message may go once every group with a cursor on the topic or a view of it is past it;
     /// none does so long as there is no such group.
     pub retain_consumed: bool,
-    /// Whether the rules above apply, or compaction.
-    pub cleanup: Cleanup,
-    /// Under compaction: how many ms a message with a null body, a tombstone, stays the newest of
-    /// its key before it goes as well.
-    pub tombstone_ms: u64,
 }
 
 impl Default for TopicSettings {
@@ -99,8 +69,6 @@ impl Default for TopicSettings {
             retain_ms: Keep::UpTo(RETAIN_MS_DEFAULT),
             retain_bytes: Keep::All,
             retain_consumed: false,
-            cleanup: Cleanup::Delete,
-            tombstone_ms: TOMBSTONE_MS_DEFAULT,
         }
     }
 }
@@ -118,26 +86,20 @@ impl TopicSettings {
     /// These with a change made to them, if that is sound.
     ///
     /// # Errors
-    /// [`SettingsError`]: a value out of its bounds, or a rule that the topic's cleanup has no use for.
+    /// [`SettingsError`]: a value out of its bounds.
     pub fn changed(self, change: &TopicChange) -> Result<Self, SettingsError> {
         let new = Self {
             retain_ms: change.retain_ms.unwrap_or(self.retain_ms),
             retain_bytes: change.retain_bytes.unwrap_or(self.retain_bytes),
             retain_consumed: change.retain_consumed.unwrap_or(self.retain_consumed),
-            cleanup: change.cleanup.unwrap_or(self.cleanup),
-            tombstone_ms: change.tombstone_ms.unwrap_or(self.tombstone_ms),
         };
-        match new.cleanup {
-            Cleanup::Compact if change.bounds() => Err(SettingsError::Compacted),
-            Cleanup::Delete if change.tombstone_ms.is_some() => Err(SettingsError::NotCompacted),
-            _ => new.check().map(|()| new),
-        }
+        new.check().map(|()| new)
     }
 
     /// Whether every value is within its bounds.
     ///
     /// # Errors
-    /// [`SettingsError::OutOfBounds`].
+    /// [`SettingsError`].
     pub fn check(&self) -> Result<(), SettingsError> {
         let ages = RETAIN_MS_MIN..=RETAIN_MS_MAX;
         let sizes = RETAIN_BYTES_MIN..=RETAIN_BYTES_MAX;
@@ -146,7 +108,7 @@ impl TopicSettings {
             Keep::UpTo(value) => bounds.contains(&value),
         };
         let wrong = |what, value, bounds: RangeInclusive<u64>| {
-            Err(SettingsError::OutOfBounds {
+            Err(SettingsError {
                 what,
                 value,
                 min: *bounds.start(),
@@ -157,8 +119,6 @@ impl TopicSettings {
             wrong("the age of messages in ms", self.retain_ms.number(), ages)
         } else if !kept(self.retain_bytes, &sizes) {
             wrong("the size in bytes", self.retain_bytes.number(), sizes)
-        } else if !ages.contains(&self.tombstone_ms) {
-            wrong("the age of tombstones in ms", self.tombstone_ms, ages)
         } else {
             Ok(())
         }
@@ -174,10 +134,6 @@ pub struct TopicChange {
     pub retain_bytes: Option<Keep>,
     /// In place of [`TopicSettings::retain_consumed`].
     pub retain_consumed: Option<bool>,
-    /// In place of [`TopicSettings::cleanup`].
-    pub cleanup: Option<Cleanup>,
-    /// In place of [`TopicSettings::tombstone_ms`].
-    pub tombstone_ms: Option<u64>,
 }
 
 impl TopicChange {
@@ -186,50 +142,33 @@ impl TopicChange {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
-
-    /// Whether it asks for messages to go by time, size or consumption.
-    fn bounds(&self) -> bool {
-        let bound = |keep: Option<Keep>| matches!(keep, Some(Keep::UpTo(_)));
-        bound(self.retain_ms) || bound(self.retain_bytes) || self.retain_consumed == Some(true)
-    }
 }
 
-/// Settings that a topic can't have.
+/// A value that a topic can't have; both bounds are inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SettingsError {
-    /// A value is too low or too high; both bounds are inclusive.
-    OutOfBounds {
-        /// Of what.
-        what: &'static str,
-        /// What was asked for.
-        value: u64,
-        /// The lowest.
-        min: u64,
-        /// The highest.
-        max: u64,
-    },
-    /// Time, size or consumption for a topic that is compacted.
-    Compacted,
-    /// Time of tombstones for a topic that isn't compacted.
-    NotCompacted,
+pub struct SettingsError {
+    /// Of what.
+    pub what: &'static str,
+    /// What was asked for.
+    pub value: u64,
+    /// The lowest.
+    pub min: u64,
+    /// The highest.
+    pub max: u64,
 }
 
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::OutOfBounds {
-                what,
-                value,
-                min,
-                max,
-            } => write!(f, "for a topic {what} is bounded at {min} to {max}; {value} was asked for"),
-            Self::Compacted => f.write_str(
-                "a compacted topic keeps the newest message of each key for ever; messages don't go by time, size or consumption there",
-            ),
-            Self::NotCompacted => {
-                f.write_str("only a compacted topic has a time for its tombstones")
-            }
-        }
+        let Self {
+            what,
+            value,
+            min,
+            max,
+        } = self;
+        write!(
+            f,
+            "for a topic {what} is bounded at {min} to {max}; {value} was asked for"
+        )
     }
 }
 
@@ -293,39 +232,6 @@ mod tests {
             };
             assert_eq!(changed(change).is_ok(), good, "{bytes} bytes");
         }
-        let tombstone = TopicChange {
-            cleanup: Some(Cleanup::Compact),
-            tombstone_ms: Some(0),
-            ..TopicChange::default()
-        };
-        assert!(changed(tombstone).is_err());
-    }
-
-    #[test]
-    fn compaction_goes_with_no_other_rule() {
-        let compact = TopicChange {
-            cleanup: Some(Cleanup::Compact),
-            ..TopicChange::default()
-        };
-        let settings = changed(compact).unwrap();
-        let timed = TopicChange {
-            retain_ms: Some(Keep::UpTo(RETAIN_MS_MIN)),
-            ..TopicChange::default()
-        };
-        assert_eq!(settings.changed(&timed), Err(SettingsError::Compacted));
-        assert_eq!(
-            changed(TopicChange {
-                retain_consumed: Some(true),
-                ..compact
-            }),
-            Err(SettingsError::Compacted)
-        );
-        let tombstones = TopicChange {
-            tombstone_ms: Some(RETAIN_MS_MIN),
-            ..TopicChange::default()
-        };
-        assert!(settings.changed(&tombstones).is_ok());
-        assert_eq!(changed(tombstones), Err(SettingsError::NotCompacted));
     }
 
     #[test]
@@ -333,9 +239,5 @@ mod tests {
         for keep in [Keep::All, Keep::UpTo(1), Keep::UpTo(u64::MAX)] {
             assert_eq!(Keep::from_number(keep.number()), keep);
         }
-        for cleanup in [Cleanup::Delete, Cleanup::Compact] {
-            assert_eq!(Cleanup::from_number(cleanup as u32), Some(cleanup));
-        }
-        assert_eq!(Cleanup::from_number(2), None);
     }
 }

@@ -13,6 +13,7 @@ use tidegate_model::{Name, code};
 use tidegate_session::{DeliverySink, PublishSink, SettleSink, SubscriptionId, Ticket};
 use tokio::sync::oneshot;
 
+use crate::retention::Ask;
 use crate::validate::Facts;
 
 /// Requests of clients that may wait for the owner at a time.
@@ -62,6 +63,8 @@ pub(crate) enum Input {
     Fetched(FetchToken, Fetched),
     /// A worker has read what was granted to a long poll; `None` where it could not be read.
     Read(WaiterId, Option<Delivery>),
+    /// Retention wants to know something, or has found something.
+    Retention(Ask),
     /// The log became durable further on, or failed.
     Durable,
     /// Write a last checkpoint and end.

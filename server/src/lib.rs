@@ -16,6 +16,7 @@ mod validate;
 mod clock;
 mod owner;
 mod replay;
+mod retention;
 
 mod components;
 mod receipt;

@@ -22,6 +22,8 @@ pub(crate) struct Metrics {
     pub(crate) delivered_bytes: Counter,
     pub(crate) settled_runs: Counter,
     pub(crate) dead_lettered: Counter,
+    pub(crate) expired_messages: Counter,
+    pub(crate) trimmed_bytes: Counter,
     pub(crate) guest_calls: Counter,
     pub(crate) guest_failures: Counter,
     pub(crate) guest_records: Counter,
@@ -75,6 +77,10 @@ impl Metrics {
             "dead_lettered_messages",
             "Messages moved to a dead-letter topic",
         );
+        let expired_messages = counter(
+            "expired_messages",
+            "Messages gone by retention that a group was not done with, once for each such group",
+        );
         let guest_calls = counter("guest_calls", "Calls into plugins");
         let guest_failures = counter("guest_failures", "Calls into plugins that failed");
         let guest_records = counter("guest_records", "Messages judged by plugins");
@@ -93,6 +99,7 @@ impl Metrics {
             metric
         };
         let published_bytes = bytes_counter("published", "Sections acknowledged");
+        let trimmed_bytes = bytes_counter("log_trimmed", "Batches gone by retention");
         let delivered_bytes = bytes_counter("delivered", "Sections sent to consumers");
         let refused = Family::default();
         registry.register("refused", "Requests refused, by error", refused.clone());
@@ -124,6 +131,8 @@ impl Metrics {
             delivered_bytes,
             settled_runs,
             dead_lettered,
+            expired_messages,
+            trimmed_bytes,
             guest_calls,
             guest_failures,
             guest_records,

@@ -9,6 +9,7 @@ mod consume;
 mod durable;
 mod effects;
 mod publish;
+mod trims;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::input::{Input, PublishInput};
 use crate::metrics::Metrics;
 use crate::node::Shared;
 use crate::receipt::Receipts;
+use crate::retention::Retention;
 use crate::worker::Workers;
 
 use consume::{SettleAnswer, Waiting};
@@ -48,6 +50,7 @@ pub(crate) struct Owner {
     pub(crate) reader: Reader,
     pub(crate) inputs: Receiver<Input>,
     pub(crate) workers: Workers,
+    pub(crate) retention: Retention,
     pub(crate) components: Arc<Components>,
     pub(crate) receipts: Arc<Receipts>,
     pub(crate) shared: Arc<Shared>,
@@ -69,6 +72,7 @@ pub(crate) struct State {
     /// Journal entries of this turn, per shard.
     journal: BTreeMap<ShardId, Vec<(JournalEntry, Option<RequestToken>)>>,
     dead_letters: VecDeque<DeadLetter>,
+    trims: trims::Trimming,
     subscriptions: HashMap<SubscriptionId, Arc<dyn DeliverySink>>,
     waiters: HashMap<WaiterId, Waiting>,
     settles: HashMap<RequestToken, SettleAnswer>,
@@ -87,6 +91,10 @@ impl QueueBounds for Bounds<'_> {
     fn bounds(&self, queue: QueueId) -> (Offset, Offset) {
         let bounds = self.0.bounds(queue);
         (bounds.start, bounds.next)
+    }
+
+    fn bytes(&self, queue: QueueId) -> u64 {
+        self.0.bounds(queue).bytes
     }
 }
 
@@ -196,6 +204,7 @@ impl Owner {
                     .fetched(now, token, fetched, &mut self.state.effects);
             }
             Input::Read(waiter, delivery) => self.waiter_read(waiter, delivery),
+            Input::Retention(ask) => self.retention_asks(ask),
             Input::Durable => {}
             Input::Stop => self.state.stopping = true,
         }
@@ -216,6 +225,7 @@ impl Owner {
         self.carry_out_effects();
         self.append_journal();
         self.append_dead_letters();
+        self.append_trims();
         self.appender.tick(now);
         self.send_outcomes();
         self.checkpoint_if_due(now);
@@ -239,10 +249,14 @@ impl Owner {
             workers,
             appender,
             inputs,
+            retention,
+            state,
             ..
         } = self;
         // Workers may still send: their last words go nowhere.
         drop(inputs);
+        drop(state);
+        retention.stop();
         workers.stop();
         drop(appender);
     }

@@ -87,8 +87,13 @@ impl tidegate_store::Replay for Replay<'_> {
                 // One that was refused when live is refused again, and changes nothing.
                 let _ = self.core.apply_catalog(at, &command, &mut self.effects);
             }
-            // The store raises the queues' starts by itself.
-            Kind::Trim => {}
+            // The store has raised the queues' starts by itself.
+            Kind::Trim => {
+                let rows = tidegate_store::trim::decode(&batch.section)
+                    .map_err(|error| failed(error.to_string()))?;
+                let starts: Vec<_> = rows.iter().map(|row| (row.queue, row.start)).collect();
+                self.core.apply_trimmed(at, &starts, &mut self.effects);
+            }
             kind => return Err(failed(format!("kind {kind:?} is of a later version"))),
         }
         self.effects.clear();

@@ -30,6 +30,7 @@ use crate::node::{Front, Node, Shared};
 use crate::owner::{Owner, State};
 use crate::receipt::Receipts;
 use crate::replay::Replay;
+use crate::retention::Retention;
 use crate::token::RootToken;
 use crate::worker::{Tools, Workers};
 
@@ -87,6 +88,8 @@ impl Server {
             inputs: inputs.clone(),
         };
         let workers = Workers::start(config.workers, &tools).map_err(StartError::Thread)?;
+        let retention = Retention::start(opened.store.reader.clone(), inputs.clone())
+            .map_err(StartError::Thread)?;
         let shards = config.store.shards;
         let recovery = opened.store.report;
         let reader = opened.store.reader.clone();
@@ -96,6 +99,7 @@ impl Server {
             reader: opened.store.reader,
             inputs: inputs_received,
             workers,
+            retention,
             components: Arc::clone(&components),
             receipts,
             shared: Arc::clone(&shared),

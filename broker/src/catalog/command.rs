@@ -328,7 +328,7 @@ fn read(kind: Kind) -> Result<CatalogCommand, Wrong> {
         Kind::CreateTopic(r) => CatalogCommand::CreateTopic {
             topic: wire::read_topic(r.topic)?,
             queues: r.queues,
-            settings: wire::read_settings(r.settings)?,
+            settings: wire::read_settings(r.settings),
         },
         Kind::UpdateTopic(r) => CatalogCommand::UpdateTopic {
             topic: wire::read_topic(r.topic)?,

@@ -48,15 +48,10 @@ pub(crate) fn no_binding(group: &GroupRef, topic: &TopicRef) -> Refusal {
 }
 
 pub(crate) fn settings_refused(topic: &TopicRef, error: &SettingsError) -> Refusal {
-    let name = &topic.topic;
-    let hint = match error {
-        SettingsError::OutOfBounds { .. } => {
-            format!("tidegate topic set {name} --retain 72h --retain-bytes 10GiB")
-        }
-        SettingsError::Compacted => format!("tidegate topic set {name} --compact=false"),
-        SettingsError::NotCompacted => format!("tidegate topic set {name} --compact"),
-    };
-    argument(format!("topic {topic}: {error}")).hint(hint)
+    argument(format!("topic {topic}: {error}")).hint(format!(
+        "tidegate topic set {} --retain 72h --retain-bytes 10GiB",
+        topic.topic
+    ))
 }
 
 pub(super) fn exists(code: Code, kind: &str, name: &dyn core::fmt::Display) -> Refusal {

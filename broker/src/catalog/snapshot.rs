@@ -254,7 +254,7 @@ impl Catalog {
                 layout_version: row.layout_version,
                 created: Timestamp(row.created),
                 queues,
-                settings: wire::read_settings(row.settings)?,
+                settings: wire::read_settings(row.settings),
             },
         );
         Ok(())

@@ -2,7 +2,7 @@
 //! never used again.
 
 use bytes::Bytes;
-use tidegate_model::{Cleanup, Keep, Name, TopicChange, TopicRef, TopicSettings};
+use tidegate_model::{Keep, Name, TopicChange, TopicRef, TopicSettings};
 
 use crate::reference::{GroupRef, PluginRef, SourceRef, ViewRef};
 use crate::request::{BindingSpec, OnError, RetryPolicy};
@@ -68,10 +68,6 @@ pub(super) struct Settings {
     pub(super) retain_bytes: u64,
     #[prost(bool, tag = "3")]
     pub(super) retain_consumed: bool,
-    #[prost(uint32, tag = "4")]
-    pub(super) cleanup: u32,
-    #[prost(uint64, tag = "5")]
-    pub(super) tombstone_ms: u64,
 }
 
 /// What of it changes; 0 is no bound.
@@ -83,10 +79,6 @@ pub(super) struct Change {
     pub(super) retain_bytes: Option<u64>,
     #[prost(bool, optional, tag = "3")]
     pub(super) retain_consumed: Option<bool>,
-    #[prost(uint32, optional, tag = "4")]
-    pub(super) cleanup: Option<u32>,
-    #[prost(uint64, optional, tag = "5")]
-    pub(super) tombstone_ms: Option<u64>,
 }
 
 /// A queue and an offset in it.
@@ -241,23 +233,19 @@ pub(super) fn settings(settings: &TopicSettings) -> Settings {
         retain_ms: settings.retain_ms.number(),
         retain_bytes: settings.retain_bytes.number(),
         retain_consumed: settings.retain_consumed,
-        cleanup: settings.cleanup as u32,
-        tombstone_ms: settings.tombstone_ms,
     }
 }
 
 /// A topic from before there were settings has the default ones.
-pub(super) fn read_settings(settings: Option<Settings>) -> Result<TopicSettings, Wrong> {
+pub(super) fn read_settings(settings: Option<Settings>) -> TopicSettings {
     let Some(settings) = settings else {
-        return Ok(TopicSettings::default());
+        return TopicSettings::default();
     };
-    Ok(TopicSettings {
+    TopicSettings {
         retain_ms: Keep::from_number(settings.retain_ms),
         retain_bytes: Keep::from_number(settings.retain_bytes),
         retain_consumed: settings.retain_consumed,
-        cleanup: cleanup(settings.cleanup)?,
-        tombstone_ms: settings.tombstone_ms,
-    })
+    }
 }
 
 pub(super) fn change(change: &TopicChange) -> Change {
@@ -265,8 +253,6 @@ pub(super) fn change(change: &TopicChange) -> Change {
         retain_ms: change.retain_ms.map(Keep::number),
         retain_bytes: change.retain_bytes.map(Keep::number),
         retain_consumed: change.retain_consumed,
-        cleanup: change.cleanup.map(|cleanup| cleanup as u32),
-        tombstone_ms: change.tombstone_ms,
     }
 }
 
@@ -276,13 +262,7 @@ pub(super) fn read_change(change: Option<Change>) -> Result<TopicChange, Wrong> 
         retain_ms: change.retain_ms.map(Keep::from_number),
         retain_bytes: change.retain_bytes.map(Keep::from_number),
         retain_consumed: change.retain_consumed,
-        cleanup: change.cleanup.map(cleanup).transpose()?,
-        tombstone_ms: change.tombstone_ms,
     })
-}
-
-fn cleanup(number: u32) -> Result<Cleanup, Wrong> {
-    Cleanup::from_number(number).ok_or_else(|| format!("a cleanup is {number}"))
 }
 
 pub(super) fn on_error(number: u32) -> Result<OnError, Wrong> {

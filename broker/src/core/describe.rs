@@ -126,6 +126,7 @@ impl Core {
                     shard: self.catalog.shard_of(queue),
                     start,
                     next,
+                    bytes: bounds.bytes(queue),
                 }
             })
             .collect()
@@ -187,10 +188,13 @@ impl Core {
     ) -> CursorInfo {
         let state = self.shard_of(queue).cursor(queue, cursor);
         let live = self.delivery.lane_info(cursor, queue, &self.shards);
+        let (start, next) = bounds.bounds(queue);
+        let at = live.cursor.unwrap_or_else(|| self.position(cursor, queue));
         CursorInfo {
             queue,
-            cursor: live.cursor.unwrap_or_else(|| self.position(cursor, queue)),
-            next: bounds.bounds(queue).1,
+            // What is gone before a group ever came to it is no lag.
+            cursor: at.max(start),
+            next,
             leased: live.leased,
             parked: state.map_or(0, |state| state.parked_count()),
             stopped: live.stopped,

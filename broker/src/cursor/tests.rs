@@ -24,12 +24,14 @@ enum Step {
         attempt: u16,
         due: i64,
     },
+    Trim(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (0..SPAN * BATCHES, 1_u64..12).prop_map(|(first, len)| Step::Done(first, first + len)),
-        (0..BATCHES, any::<u8>(), 2_u16..4, 0_i64..3).prop_map(|(batch, bits, attempt, due)| {
+        1 => (0..SPAN * BATCHES).prop_map(Step::Trim),
+        4 => (0..SPAN * BATCHES, 1_u64..12).prop_map(|(first, len)| Step::Done(first, first + len)),
+        4 => (0..BATCHES, any::<u8>(), 2_u16..4, 0_i64..3).prop_map(|(batch, bits, attempt, due)| {
             Step::Park {
                 batch,
                 bits,
@@ -50,6 +52,11 @@ proptest! {
                 Step::Done(first, end) => {
                     state.apply(&Change::Done { offsets: RangeSet::one(first, end) });
                     fates.extend((first..end).map(|offset| (offset, Fate::Done)));
+                }
+                Step::Trim(start) => {
+                    let left = (0..start).filter(|offset| fates.get(offset) != Some(&Fate::Done));
+                    assert_eq!(state.trim(start), left.count() as u64);
+                    fates.extend((0..start).map(|offset| (offset, Fate::Done)));
                 }
                 Step::Park { batch, bits, attempt, due } => {
                     let base = batch * SPAN;
@@ -80,6 +87,8 @@ proptest! {
 fn check(state: &CursorState, fates: &BTreeMap<u64, Fate>) {
     let committed = (0..).find(|offset| !fates.contains_key(offset)).unwrap();
     assert_eq!(state.committed(), committed);
+    let consumed = (0..).find(|offset| fates.get(offset) != Some(&Fate::Done));
+    assert_eq!(Some(state.consumed()), consumed);
     for offset in 0..SPAN * BATCHES {
         let base = offset / SPAN * SPAN;
         let one = RangeSet::one(offset, offset + 1);

@@ -272,6 +272,15 @@ impl Active {
         }
     }
 
+    /// Everything of a queue before `start` is gone. What of it is leased stays with its holders.
+    pub(super) fn trimmed(&mut self, queue: QueueId, start: u64, desk: &mut Desk, now: Timestamp) {
+        if let Some(index) = self.lane_of(queue) {
+            self.lanes[index].trim(start);
+            self.arm_due(index, desk, now);
+            self.wake(index);
+        }
+    }
+
     /// Tries lanes again that were stopped.
     pub(super) fn resume(&mut self) {
         for index in 0..self.lanes.len() {

@@ -167,6 +167,36 @@ impl Lane {
         self.ready.push_back(run);
     }
 
+    /// Takes away what could be leased of a queue that begins at `start` now.
+    pub(super) fn trim(&mut self, start: u64) {
+        while let Some(run) = self.ready.front_mut() {
+            let gone = run.offsets.within(0, start);
+            if gone.is_empty() {
+                break;
+            }
+            self.ready_count -= gone.count();
+            run.offsets.subtract(&gone);
+            if !run.offsets.is_empty() {
+                break;
+            }
+            self.ready.pop_front();
+        }
+        for parked in [&mut self.due, &mut self.judge] {
+            parked.retain(|_, run| {
+                run.offsets.remove(0, start);
+                !run.offsets.is_empty()
+            });
+        }
+        self.passed.remove(0, start);
+        self.passed_count = self.passed_count.min(self.passed.count());
+        if start > self.scan {
+            self.scan = start;
+            self.untouched = self.untouched.max(start);
+            // What couldn't be judged may be among what is gone.
+            self.stopped = false;
+        }
+    }
+
     /// Forgets what waits for a member.
     pub(super) fn clear_ready(&mut self) {
         self.ready.clear();

@@ -6,7 +6,7 @@ use tidegate_broker::request::{
     UpdateTopic,
 };
 use tidegate_broker::{CatalogCommand, SourceId, ViewRef};
-use tidegate_model::{Cleanup, Code, Keep, Name, TopicChange, TopicSettings, code};
+use tidegate_model::{Code, Keep, Name, TopicChange, TopicSettings, code};
 
 use crate::node::{
     Node, binding, create_group, create_topic, deploy, group, name, plugin, policy, topic,
@@ -81,17 +81,6 @@ fn refusals_name_the_object_and_say_what_to_do() {
             update_topic("t", retain(Keep::UpTo(999))),
             code::INVALID_ARGUMENT,
             "1000",
-        ),
-        (
-            update_topic(
-                "t",
-                TopicChange {
-                    cleanup: Some(Cleanup::Compact),
-                    ..retain(Keep::UpTo(1_000))
-                },
-            ),
-            code::INVALID_ARGUMENT,
-            "newest message of each key",
         ),
         (
             create_group("g", policy(1, &[])),
@@ -272,12 +261,10 @@ fn a_change_of_settings_has_these_bytes_for_ever() {
         topic: topic("t"),
         change: TopicChange {
             retain_consumed: Some(true),
-            cleanup: Some(Cleanup::Compact),
-            tombstone_ms: Some(1_000),
             ..retain(Keep::UpTo(60_000))
         },
     };
-    let bytes = b"\x72\x1b\x0a\x0c\x0a\x07default\x12\x01t\x12\x0b\x08\xe0\xd4\x03\x18\x01\x20\x01\x28\xe8\x07";
+    let bytes = b"\x72\x16\x0a\x0c\x0a\x07default\x12\x01t\x12\x06\x08\xe0\xd4\x03\x18\x01";
     assert_eq!(command.encode(), bytes);
     assert_eq!(CatalogCommand::decode(bytes).unwrap(), command);
 }

@@ -10,3 +10,4 @@ mod consume;
 mod model;
 mod node;
 mod produce;
+mod retention;

@@ -66,6 +66,10 @@ enum Step {
         to: u64,
     },
     Rebind,
+    Trim {
+        queue: u32,
+        batch: usize,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +101,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0_usize..4).prop_map(|kept| Step::Restart { kept }),
         1 => (0_u64..40).prop_map(|to| Step::Reset { to }),
         1 => Just(Step::Rebind),
+        2 => (0..QUEUES, 0_usize..12).prop_map(|(queue, batch)| Step::Trim { queue, batch }),
     ]
 }
 
@@ -128,6 +133,8 @@ struct Account {
     /// Confirmed acks, until a reset.
     acked: BTreeSet<(QueueId, u64)>,
     dead: BTreeSet<(QueueId, u64)>,
+    /// Where queues begin since they were trimmed.
+    trimmed: BTreeMap<QueueId, u64>,
     /// Resets on their way, per queue.
     setting: BTreeMap<QueueId, usize>,
 }
@@ -258,6 +265,7 @@ impl Run {
             }
             Step::Rebind if self.filtered => self.rebind(),
             Step::Rebind => {}
+            Step::Trim { queue, batch } => self.node.trim("t", queue, batch),
         }
         self.observe();
     }
@@ -438,10 +446,19 @@ impl Run {
     fn read_log(&mut self) {
         while let Some(unit) = self.node.log.get(self.read_units) {
             for part in &unit.parts {
-                if let Part::Journal(_, bytes, _) = part {
-                    for entry in journal::decode(bytes).unwrap() {
-                        self.account.entry(entry.queue, &entry.change);
+                match part {
+                    Part::Journal(_, bytes, _) => {
+                        for entry in journal::decode(bytes).unwrap() {
+                            self.account.entry(entry.queue, &entry.change);
+                        }
                     }
+                    Part::Trim(rows) => {
+                        for (queue, start) in rows {
+                            let known = self.account.trimmed.entry(*queue).or_default();
+                            *known = start.0.max(*known);
+                        }
+                    }
+                    _ => {}
                 }
             }
             if let [Part::Data(_), Part::Journal(_, bytes, _)] = &unit.parts[..] {
@@ -586,7 +603,8 @@ impl Run {
 
 impl Account {
     fn fate(&self, key: (QueueId, u64)) -> Fate {
-        if key.1 < self.starts(key.0) {
+        let trimmed = self.trimmed.get(&key.0).copied().unwrap_or_default();
+        if key.1 < self.starts(key.0).max(trimmed) {
             return Fate::Done;
         }
         self.fates.get(&key).copied().unwrap_or(Fate::Fresh)

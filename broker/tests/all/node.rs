@@ -45,6 +45,7 @@ pub(crate) enum Part {
     Catalog(Vec<u8>),
     Journal(ShardId, Vec<u8>, Vec<RequestToken>),
     Data(Appended),
+    Trim(Vec<(QueueId, Offset)>),
 }
 
 #[derive(Clone, Debug)]
@@ -62,6 +63,10 @@ pub(crate) struct Node {
     pub(crate) pending: VecDeque<Unit>,
     snapshot: Option<Snapshot>,
     queues: BTreeMap<QueueId, Vec<Appended>>,
+    /// Where trimmed queues begin.
+    starts: BTreeMap<QueueId, Offset>,
+    /// Messages that cursors lost to trims.
+    pub(crate) lost: u64,
     next_seq: BTreeMap<ShardId, u64>,
     effects: Effects,
     pub(crate) fetches: VecDeque<Fetch>,
@@ -79,11 +84,20 @@ pub(crate) struct Node {
     next_token: u64,
 }
 
-pub(crate) struct Bounds<'a>(&'a BTreeMap<QueueId, Vec<Appended>>);
+pub(crate) struct Bounds<'a>(
+    &'a BTreeMap<QueueId, Vec<Appended>>,
+    &'a BTreeMap<QueueId, Offset>,
+);
 
 impl QueueBounds for Bounds<'_> {
     fn bounds(&self, queue: QueueId) -> (Offset, Offset) {
-        (Offset(0), Offset(end(self.0.get(&queue))))
+        let start = self.1.get(&queue).copied().unwrap_or_default();
+        (start, Offset(end(self.0.get(&queue))))
+    }
+
+    fn bytes(&self, queue: QueueId) -> u64 {
+        let (start, next) = self.bounds(queue);
+        u64::from(RECORD_BYTES) * (next.0 - start.0)
     }
 }
 
@@ -163,6 +177,8 @@ impl Node {
             pending: VecDeque::new(),
             snapshot: None,
             queues: BTreeMap::new(),
+            starts: BTreeMap::new(),
+            lost: 0,
             next_seq: BTreeMap::new(),
             effects: Effects::new(),
             fetches: VecDeque::new(),
@@ -197,22 +213,35 @@ impl Node {
             }),
             _ => None,
         };
-        match self
-            .core
-            .plan(&request, facts.as_ref(), &Bounds(&self.queues))
-        {
+        match self.core.plan(
+            &request,
+            facts.as_ref(),
+            &Bounds(&self.queues, &self.starts),
+        ) {
             Plan::Reply(reply) => Ok(reply),
             Plan::Refuse(refusal) => Err(refusal),
             Plan::Append(command) => {
                 self.append_catalog(&command);
                 self.flush_all();
-                Ok(self.core.reply_for(&request, &Bounds(&self.queues)))
+                Ok(self
+                    .core
+                    .reply_for(&request, &Bounds(&self.queues, &self.starts)))
             }
         }
     }
 
     pub(crate) fn append_catalog(&mut self, command: &CatalogCommand) {
         self.append(vec![Part::Catalog(command.encode())]);
+    }
+
+    /// Appends a trim of a queue up to the end of its batch of that number, if that is durable.
+    pub(crate) fn trim(&mut self, on: &str, queue_index: u32, batch: usize) {
+        let queue = self.core.catalog().topic(&topic(on)).unwrap().queues[queue_index as usize];
+        let Some(last) = self.queues.get(&queue).and_then(|all| all.get(batch)) else {
+            return;
+        };
+        let start = last.base_offset.plus(u64::from(last.span));
+        self.append(vec![Part::Trim(vec![(queue, start)])]);
     }
 
     fn append(&mut self, parts: Vec<Part>) {
@@ -356,7 +385,18 @@ impl Node {
                     self.queues.entry(data.queue).or_default().push(*data);
                     self.core.apply_appended(self.now, data, &mut self.effects);
                 }
+                Part::Trim(rows) => {
+                    self.raise(rows);
+                    self.lost += self.core.apply_trimmed(self.now, rows, &mut self.effects);
+                }
             }
+        }
+    }
+
+    fn raise(&mut self, rows: &[(QueueId, Offset)]) {
+        for (queue, start) in rows {
+            let known = self.starts.entry(*queue).or_default();
+            *known = start.max(known).to_owned();
         }
     }
 
@@ -408,6 +448,7 @@ impl Node {
     fn look(&self, fetch: &Fetch) -> Fetched {
         let mut batches = Vec::new();
         let mut next = fetch.from.0;
+        let start = self.starts.get(&fetch.queue).copied().unwrap_or_default();
         let filter = if fetch.bindings.is_empty() {
             |_| Verdict::Accept
         } else {
@@ -418,7 +459,7 @@ impl Node {
                 data.base_offset.0,
                 data.base_offset.0 + u64::from(data.span),
             );
-            if end <= next {
+            if end <= next.max(start.0) {
                 continue;
             }
             if base >= fetch.until.0 || next - fetch.from.0 >= self.fetch_records {
@@ -444,6 +485,10 @@ impl Node {
                 }
             }
             batches.push(batch);
+        }
+        if batches.is_empty() {
+            // Nothing is left of what there was.
+            next = self.end(fetch.queue).min(fetch.until.0).max(next);
         }
         Fetched::Examined {
             batches,
@@ -584,6 +629,7 @@ impl Node {
         self.dead_letters.clear();
         self.grants.clear();
         self.queues.clear();
+        self.starts.clear();
         self.next_seq.clear();
         self.effects.clear();
         self.epoch += 1;
@@ -600,11 +646,15 @@ impl Node {
         };
         for (index, unit) in self.log.clone().into_iter().enumerate() {
             for part in &unit.parts {
-                if let Part::Data(data) = part {
-                    self.next_seq.insert(data.shard, data.seq.0 + 1);
-                    if index < from {
-                        self.queues.entry(data.queue).or_default().push(*data);
+                match part {
+                    Part::Data(data) => {
+                        self.next_seq.insert(data.shard, data.seq.0 + 1);
+                        if index < from {
+                            self.queues.entry(data.queue).or_default().push(*data);
+                        }
                     }
+                    Part::Trim(rows) if index < from => self.raise(rows),
+                    _ => {}
                 }
             }
             if index >= from {

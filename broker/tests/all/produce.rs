@@ -134,6 +134,10 @@ impl tidegate_broker::QueueBounds for NoBounds {
     fn bounds(&self, _: QueueId) -> (Offset, Offset) {
         (Offset(0), Offset(0))
     }
+
+    fn bytes(&self, _: QueueId) -> u64 {
+        0
+    }
 }
 
 #[test]

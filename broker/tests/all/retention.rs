@@ -38,7 +38,6 @@ fn a_cursor_jumps_to_what_is_left_and_goes_on_there() {
     let mut node = filled(policy(3, &[]));
     node.trim("t", 0, 2);
     node.flush_all();
-    assert_eq!(node.lost, 6);
     assert_eq!(cursor(&mut node), (6, 10, 0, 0));
     node.receive(1, &receive("g", "t", 100, 0)).unwrap();
     node.flush_all();

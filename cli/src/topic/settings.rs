@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate_model::retention::{RETAIN_BYTES_MAX, RETAIN_BYTES_MIN, RETAIN_MS_MAX, RETAIN_MS_MIN};
-use tidegate_model::{Cleanup, Keep, TopicChange, TopicSettings};
+use tidegate_model::{Keep, TopicChange, TopicSettings};
 
 use crate::units;
 
@@ -20,12 +20,6 @@ pub(crate) struct Options {
     /// Let messages go once every group is past them; =false takes it back
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     retain_consumed: Option<bool>,
-    /// Keep the newest message of each key instead; =false takes it back
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    compact: Option<bool>,
-    /// With --compact: how long a null body stays the newest of its key
-    #[arg(long, value_name = "DURATION", value_parser = tombstones)]
-    tombstones: Option<Duration>,
 }
 
 impl Options {
@@ -35,11 +29,6 @@ impl Options {
             retain_ms: self.retain,
             retain_bytes: self.retain_bytes,
             retain_consumed: self.retain_consumed,
-            cleanup: self.compact.map(|compact| match compact {
-                true => Cleanup::Compact,
-                false => Cleanup::Delete,
-            }),
-            tombstone_ms: self.tombstones.map(millis),
         }
     }
 }
@@ -52,10 +41,6 @@ fn retain(text: &str) -> Result<Keep, String> {
             .map(|age| Keep::UpTo(millis(age)))
             .map_err(|wrong| format!("{wrong}; forever keeps them without end")),
     }
-}
-
-fn tombstones(text: &str) -> Result<Duration, String> {
-    age(text)
 }
 
 fn age(text: &str) -> Result<Duration, String> {
@@ -89,12 +74,6 @@ fn millis(duration: Duration) -> u64 {
 
 /// In a line.
 pub(crate) fn sentence(settings: &TopicSettings) -> String {
-    if settings.cleanup == Cleanup::Compact {
-        return format!(
-            "the newest message of each key, tombstones for {}",
-            units::age(settings.tombstone_ms)
-        );
-    }
     let time = match settings.retain_ms {
         Keep::All => None,
         Keep::UpTo(ms) => Some(units::age(ms)),
@@ -123,8 +102,6 @@ pub(crate) fn value(settings: &TopicSettings) -> Value {
         "retain_ms": bound(settings.retain_ms),
         "retain_bytes": bound(settings.retain_bytes),
         "retain_consumed": settings.retain_consumed,
-        "compact": settings.cleanup == Cleanup::Compact,
-        "tombstone_ms": settings.tombstone_ms,
     })
 }
 
@@ -165,13 +142,5 @@ mod tests {
             ..default
         };
         assert_eq!(sentence(&none), "everything, for ever");
-        let compact = TopicSettings {
-            cleanup: Cleanup::Compact,
-            ..default
-        };
-        assert_eq!(
-            sentence(&compact),
-            "the newest message of each key, tombstones for 1d"
-        );
     }
 }

@@ -29,23 +29,18 @@ pub(crate) fn topic_info(info: proto::Topic) -> Result<TopicInfo, Error> {
         layout_version: info.layout_version,
         created: Timestamp(info.created_ms),
         queues: info.queues.iter().map(queue_info).collect(),
-        settings: settings(&info.settings.unwrap_or_default())?,
+        settings: settings(&info.settings.unwrap_or_default()),
     })
 }
 
 /// What an older server leaves out is as it behaves: it keeps everything.
-fn settings(settings: &proto::TopicSettings) -> Result<TopicSettings, Error> {
-    let told = settings
-        .change()
-        .map_err(|_| incomplete("cleanup that this version knows"))?;
-    let default = TopicSettings::default();
-    Ok(TopicSettings {
+fn settings(settings: &proto::TopicSettings) -> TopicSettings {
+    let told = settings.change();
+    TopicSettings {
         retain_ms: told.retain_ms.unwrap_or_default(),
         retain_bytes: told.retain_bytes.unwrap_or_default(),
         retain_consumed: told.retain_consumed.unwrap_or_default(),
-        cleanup: told.cleanup.unwrap_or_default(),
-        tombstone_ms: told.tombstone_ms.unwrap_or(default.tombstone_ms),
-    })
+    }
 }
 
 pub(crate) fn group_info(info: proto::Group) -> Result<GroupInfo, Error> {
@@ -153,6 +148,7 @@ fn queue_info(queue: &proto::Queue) -> QueueInfo {
         shard: ShardId(queue.shard),
         start: Offset(queue.start),
         next: Offset(queue.next),
+        bytes: queue.bytes,
     }
 }
 

@@ -7,7 +7,7 @@ use tidegate_broker::effects::DeadLetter;
 use tidegate_broker::reply::Reply;
 use tidegate_broker::request::{Receive, Request, Subscribe};
 use tidegate_broker::{Plan, PluginFacts, Principal, Refusal, Role, SourceRef};
-use tidegate_model::{Name, ShardId, TopicRef, code};
+use tidegate_model::{Name, QueueId, ShardId, TopicRef, code};
 use tidegate_runtime::PluginDigest;
 use tidegate_session::{DeliverySink, SubscriptionId};
 use tidegate_store::Kind;
@@ -288,6 +288,19 @@ impl Owner {
         }
     }
 
+    /// The queues that go with the topic that a command removes.
+    pub(super) fn queues_of_removed(&self, command: &CatalogCommand) -> Vec<QueueId> {
+        match command {
+            CatalogCommand::DeleteTopic { topic } => self
+                .core
+                .catalog()
+                .topic(topic)
+                .map(|topic| topic.queues.clone())
+                .unwrap_or_default(),
+            _ => Vec::new(),
+        }
+    }
+
     /// What the rest of the node must know of a change.
     pub(super) fn catalog_changed(
         &mut self,
@@ -305,6 +318,12 @@ impl Owner {
                 self.workers.retain(&bindings);
             }
             _ => {}
+        }
+        if let CatalogCommand::CreateTopic { .. }
+        | CatalogCommand::UpdateTopic { .. }
+        | CatalogCommand::DeleteTopic { .. } = command
+        {
+            self.retention.wake();
         }
         let Some(digest) = at_stake else { return };
         let named = self

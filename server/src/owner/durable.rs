@@ -1,12 +1,14 @@
 //! What happens once the log has it.
 
+use std::sync::mpsc::SyncSender;
+
 use tidegate_broker::catalog::CatalogCommand;
 use tidegate_broker::id::RequestToken;
 use tidegate_broker::journal::JournalEntry;
 use tidegate_broker::{Appended, Refusal};
 use tidegate_model::checksum::crc32c;
 use tidegate_model::{ProducerEpoch, ProducerId, QueueId, Sequence, ShardId, Timestamp, code};
-use tidegate_store::{AppendError, Batch, Kind};
+use tidegate_store::{AppendError, Batch, Kind, TrimRow};
 
 use super::Owner;
 use super::admin::Then;
@@ -36,6 +38,12 @@ pub(super) enum Pending {
         copies: Option<Appended>,
         shard: ShardId,
         entry: JournalEntry,
+    },
+    Trim {
+        shard: ShardId,
+        rows: Vec<TrimRow>,
+        /// Dropped with it: whoever waits for it sees that.
+        done: Option<SyncSender<()>>,
     },
 }
 
@@ -86,9 +94,13 @@ impl Owner {
                 // Cursors of the command live in other shards.
                 self.state.dirty.fill(true);
                 let at_stake = self.component_at_stake(&command);
+                let removed = self.queues_of_removed(&command);
                 let applied = self
                     .core
                     .apply_catalog(at, &command, &mut self.state.effects);
+                if applied.is_ok() {
+                    self.remove_queues(&removed);
+                }
                 self.catalog_changed(&command, at_stake);
                 self.then(then, applied);
             }
@@ -114,6 +126,10 @@ impl Owner {
                 self.core
                     .apply_journal(now, shard, &[entry], &mut self.state.effects);
             }
+            Pending::Trim { shard, rows, done } => {
+                self.trimmed(shard, &rows);
+                drop(done);
+            }
         }
     }
 
@@ -130,7 +146,7 @@ impl Owner {
                         self.settle_lost(token, refusal);
                     }
                 }
-                Pending::DeadLetter { .. } => {}
+                Pending::DeadLetter { .. } | Pending::Trim { .. } => {}
             }
         }
     }

@@ -1,8 +1,7 @@
 //! Topics: made by users with a number of queues, or by the broker for dead letters.
 
 use tidegate_model::{
-    Cleanup, Name, QueueId, ShardId, Timestamp, TopicChange, TopicId, TopicRef, TopicSettings,
-    code, limits,
+    Name, QueueId, ShardId, Timestamp, TopicChange, TopicId, TopicRef, TopicSettings, code, limits,
 };
 
 use super::super::refuse::{argument, exists, full, settings_refused, users_name};
@@ -52,11 +51,6 @@ impl Catalog {
         change: &TopicChange,
     ) -> Result<TopicSettings, Refusal> {
         let topic = self.topic(name).ok_or_else(|| no_topic(name))?;
-        if name.topic.is_system() && change.cleanup == Some(Cleanup::Compact) {
-            return Err(argument(format!(
-                "topic {name} can't be compacted: dead letters may have no key"
-            )));
-        }
         topic
             .settings
             .changed(change)

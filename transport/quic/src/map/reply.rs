@@ -66,6 +66,7 @@ pub(crate) fn queue(info: &QueueInfo) -> proto::Queue {
         shard: info.shard.0,
         start: info.start.0,
         next: info.next.0,
+        bytes: info.bytes,
     }
 }
 

@@ -7,7 +7,7 @@ use tidegate_broker::request::{
 };
 use tidegate_broker::{Refusal, Request};
 use tidegate_model::{
-    BatchId, BookmarkError, MessageId, Name, Order, Seq, ShardId, Timestamp, TopicChange, code,
+    BatchId, BookmarkError, MessageId, Name, Order, Seq, ShardId, Timestamp, code,
 };
 use tidegate_wire::proto::{self, RequestKind};
 
@@ -23,11 +23,11 @@ pub(crate) fn request(kind: RequestKind) -> Result<Request, Refusal> {
         RequestKind::CreateTopic(create) => Request::CreateTopic(CreateTopic {
             topic: topic_checked(create.topic, Name::new)?,
             queues: create.queues,
-            settings: change(create.settings.unwrap_or_default())?,
+            settings: create.settings.unwrap_or_default().change(),
         }),
         RequestKind::UpdateTopic(update) => Request::UpdateTopic(UpdateTopic {
             topic: topic(update.topic)?,
-            change: change(part(update.change, "change")?)?,
+            change: part(update.change, "change")?.change(),
         }),
         RequestKind::DeleteTopic(one) => Request::DeleteTopic(OneTopic {
             topic: topic(Some(one))?,
@@ -163,15 +163,6 @@ fn one_view(view: proto::ViewRef) -> Result<OneView, Refusal> {
 fn one_plugin(plugin: proto::PluginRef) -> Result<OnePlugin, Refusal> {
     Ok(OnePlugin {
         plugin: plugin_checked(Some(plugin), Name::reference)?,
-    })
-}
-
-fn change(settings: proto::TopicSettings) -> Result<TopicChange, Refusal> {
-    settings.change().map_err(|number| {
-        Refusal::new(
-            code::INVALID_ARGUMENT,
-            format!("this server knows no cleanup of number {number}"),
-        )
     })
 }
 

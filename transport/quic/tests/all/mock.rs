@@ -241,6 +241,7 @@ impl Mock {
                             shard: ShardId(1),
                             start: Offset(0),
                             next: Offset(0),
+                            bytes: 0,
                         }
                     })
                     .collect::<Vec<_>>();

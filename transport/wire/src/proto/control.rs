@@ -293,6 +293,9 @@ pub struct Queue {
     /// One past the last durable message.
     #[prost(uint64, tag = "4")]
     pub next: u64,
+    /// Stored bytes of the batches between.
+    #[prost(uint64, tag = "5")]
+    pub bytes: u64,
 }
 
 /// One batch was refused.

@@ -1,7 +1,7 @@
 //! What a request stream asks.
 
 use bytes::Bytes;
-use tidegate_model::{self as model, Cleanup, Keep};
+use tidegate_model::{self as model, Keep};
 
 /// The only frame that a client sends on a request stream.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -204,12 +204,6 @@ pub struct TopicSettings {
     /// A message may go once every group on the topic and its views is past it.
     #[prost(bool, optional, tag = "3")]
     pub retain_consumed: Option<bool>,
-    /// [`tidegate_model::Cleanup`] as a number.
-    #[prost(uint32, optional, tag = "4")]
-    pub cleanup: Option<u32>,
-    /// Ms for which a compacted topic keeps tombstones.
-    #[prost(uint64, optional, tag = "5")]
-    pub tombstone_ms: Option<u64>,
 }
 
 impl From<&model::TopicChange> for TopicSettings {
@@ -218,8 +212,6 @@ impl From<&model::TopicChange> for TopicSettings {
             retain_ms: change.retain_ms.map(Keep::number),
             retain_bytes: change.retain_bytes.map(Keep::number),
             retain_consumed: change.retain_consumed,
-            cleanup: change.cleanup.map(|cleanup| cleanup as u32),
-            tombstone_ms: change.tombstone_ms,
         }
     }
 }
@@ -230,28 +222,19 @@ impl From<&model::TopicSettings> for TopicSettings {
             retain_ms: Some(settings.retain_ms.number()),
             retain_bytes: Some(settings.retain_bytes.number()),
             retain_consumed: Some(settings.retain_consumed),
-            cleanup: Some(settings.cleanup as u32),
-            tombstone_ms: Some(settings.tombstone_ms),
         }
     }
 }
 
 impl TopicSettings {
     /// As a change.
-    ///
-    /// # Errors
-    /// The number of a cleanup that this version doesn't know.
-    pub fn change(&self) -> Result<model::TopicChange, u32> {
-        Ok(model::TopicChange {
+    #[must_use]
+    pub fn change(&self) -> model::TopicChange {
+        model::TopicChange {
             retain_ms: self.retain_ms.map(Keep::from_number),
             retain_bytes: self.retain_bytes.map(Keep::from_number),
             retain_consumed: self.retain_consumed,
-            cleanup: self
-                .cleanup
-                .map(|number| Cleanup::from_number(number).ok_or(number))
-                .transpose()?,
-            tombstone_ms: self.tombstone_ms,
-        })
+        }
     }
 }
 

@@ -66,8 +66,6 @@ fn settings() -> proto::TopicSettings {
         retain_ms: Some(259_200_000),
         retain_bytes: Some(10 << 30),
         retain_consumed: Some(true),
-        cleanup: Some(1),
-        tombstone_ms: Some(86_400_000),
     }
 }
 
@@ -308,6 +306,7 @@ fn rare_frames_of_produce_and_consume_streams() {
                 shard: 5,
                 start: 6,
                 next: 7,
+                bytes: 0,
             };
             2
         ],
@@ -494,6 +493,7 @@ fn replies() {
         shard: 5,
         start: 6,
         next: 7,
+        bytes: 0,
     };
     let topic_info = proto::Topic {
         topic: Some(topic()),
