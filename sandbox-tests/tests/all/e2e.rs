@@ -4,4 +4,5 @@ mod flights;
 mod groups;
 mod log;
 mod node;
+mod retention;
 mod retries;
