@@ -193,7 +193,7 @@ impl Lane {
             self.scan = start;
             self.untouched = self.untouched.max(start);
             // What couldn't be judged may be among what is gone.
-            self.stopped = false;
+            self.stopped = None;
         }
     }
 
