@@ -216,7 +216,6 @@ fn update_topic() -> Vec<u8> {
             retain_ms: Some(Keep::UpTo(60_000)),
             retain_bytes: Some(Keep::All),
             retain_consumed: Some(true),
-            ..TopicChange::default()
         },
     };
     record(CATALOG, &command.encode())
