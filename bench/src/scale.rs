@@ -182,6 +182,10 @@ impl CoreBounds for NoBounds {
     fn bounds(&self, _: QueueId) -> (Offset, Offset) {
         (Offset(0), Offset(0))
     }
+
+    fn bytes(&self, _: QueueId) -> u64 {
+        0
+    }
 }
 
 impl Node {
