@@ -44,16 +44,17 @@ fn segments(folder: &Path) -> Vec<u64> {
 #[test]
 fn messages_go_by_time_and_a_group_goes_on_behind_them() {
     let mut sandbox = Sandbox::start();
-    let create = [
-        "topic", "create", "short", "--queues", "1", "--retain", "1s",
-    ];
+    let create = ["topic", "create", "short", "--queues", "1"];
     sandbox.tidegate.ok(create);
     publish(&sandbox, "short", &lines(0, 3));
-    // A group that has come half way.
     let consume = [
         "consume", "short", "--group", "g", "--format", "raw", "--count", "1",
     ];
-    sandbox.tidegate.run(consume);
+    // A group that has come half way.
+    assert_eq!(sandbox.tidegate.ok(consume), "line 0\n");
+    sandbox
+        .tidegate
+        .ok(["topic", "set", "short", "--retain", "1s"]);
     eventually("three messages to expire", || {
         (start(&sandbox, "short") == 3).then_some(())
     });
@@ -79,15 +80,9 @@ fn messages_go_by_time_and_a_group_goes_on_behind_them() {
 #[test]
 fn messages_go_once_every_group_is_past_them() {
     let sandbox = Sandbox::start();
-    let create = [
-        "topic",
-        "create",
-        "jobs",
-        "--queues",
-        "1",
-        "--retain-consumed",
-    ];
-    sandbox.tidegate.ok(create);
+    sandbox
+        .tidegate
+        .ok(["topic", "create", "jobs", "--queues", "1"]);
     publish(&sandbox, "jobs", &lines(0, 10));
     let consume = |group: &str, count: &str| {
         let args = [
@@ -97,6 +92,10 @@ fn messages_go_once_every_group_is_past_them() {
     };
     assert_eq!(consume("fast", "7"), lines(0, 7));
     assert_eq!(consume("slow", "4"), lines(0, 4));
+    // Not before both are there: what one alone is past may go.
+    sandbox
+        .tidegate
+        .ok(["topic", "set", "jobs", "--retain-consumed"]);
     eventually("what both are past to go", || {
         (start(&sandbox, "jobs") == 4).then_some(())
     });
