@@ -7,6 +7,7 @@
 
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
+use std::sync::Arc;
 
 use tidegate_model::hash::key_hash;
 use tidegate_model::{Bookmark, Offset, Order, QueueId, Timestamp};
@@ -152,11 +153,19 @@ impl Segment {
 /// Batches of one queue in one segment.
 struct Stream {
     segment: Segment,
+    /// What its places are places in: the segment may be rewritten meanwhile.
+    file: File,
     queue: QueueId,
     places: Places,
     /// The index entry of the last place.
     entry: Entry,
 }
+
+/// A segment as it was looked up; `None` if it was gone.
+type File = Option<Arc<crate::segment::Segment>>;
+
+/// Messages between two places, the second exclusive.
+type Range = (Bookmark, Bookmark);
 
 /// Places of batches, the next one last.
 #[derive(Default)]
@@ -270,10 +279,14 @@ impl<'a> Search<'a> {
     /// Puts what a segment may hold on the heap. `false` if its key index is missing and a page has
     /// made as many as it may.
     fn open_segment(&mut self, segment: Segment) -> Result<bool, ReadError> {
+        let file = self.file(segment);
         if let (Segment::Sealed(base), Some(_)) = (segment, self.find.key)
             && let Some(keys) = self.keys().of(base)
         {
             match keys.open(&mut self.budget.builds) {
+                Err(ReadError::Quarantined { .. }) if !self.is_same(&file, segment) => {
+                    return self.open_segment(segment);
+                }
                 Ok(Some(kix)) => self.found.unreadable += u64::from(kix.info().unreadable),
                 Ok(None) => return Ok(false),
                 Err(ReadError::Quarantined { .. }) => {
@@ -296,22 +309,37 @@ impl<'a> Search<'a> {
         &mut self,
         segment: Segment,
         queue: QueueId,
-        range: (Bookmark, Bookmark),
+        range: Range,
     ) -> Result<(), ReadError> {
+        let file = self.file(segment);
         self.budget.lookups = self.budget.lookups.saturating_sub(1);
         let candidates = match (self.find.key, segment) {
             (None, _) => Candidates::any(),
             (Some(key), Segment::Sealed(base)) => match self.keys().of(base) {
-                Some(keys) => keys.candidates(key_hash(queue, key), &mut self.budget.builds)?,
+                Some(keys) => {
+                    let hash = key_hash(queue, key);
+                    match keys.candidates(hash, &mut self.budget.builds) {
+                        Ok(candidates) => candidates,
+                        Err(ReadError::Quarantined { .. }) if !self.is_same(&file, segment) => {
+                            return self.open_queue(segment, queue, range);
+                        }
+                        Err(ReadError::Quarantined { .. }) => {
+                            self.found.unreadable += 1;
+                            return Ok(());
+                        }
+                        Err(ReadError::NotFound { .. }) => return Ok(()),
+                        Err(error) => return Err(error),
+                    }
+                }
                 None => return Ok(()),
             },
             (Some(key), Segment::Newest(base)) => self.recent(base, queue, key)?,
         };
         if candidates.places.is_empty() && candidates.covered == COVERS_ALL {
-            return Ok(());
+            return self.push_stream(segment, file, queue, Places::default(), range);
         }
         match self.within(segment.base(), queue, candidates, range) {
-            Ok(places) => self.push_stream(segment, queue, places),
+            Ok(places) => self.push_stream(segment, file, queue, places, range),
             Err(ReadError::Quarantined { .. }) => {
                 self.found.unreadable += 1;
                 Ok(())
@@ -328,7 +356,7 @@ impl<'a> Search<'a> {
         base: u64,
         queue: QueueId,
         candidates: Candidates,
-        (low, high): (Bookmark, Bookmark),
+        (low, high): Range,
     ) -> Result<Places, ReadError> {
         let start = self.reader.bounds(queue).start.0;
         let newest_first = self.find.order == Order::NewestFirst;
@@ -420,31 +448,62 @@ impl<'a> Search<'a> {
         Ok(recent.candidates(queue, key_hash(queue, key)))
     }
 
-    /// Puts the batch at the last of `places` that the queue's index knows on the heap.
+    fn file(&self, segment: Segment) -> File {
+        self.reader.shared.segments.at_base(segment.base())
+    }
+
+    /// Whether a segment was neither rewritten nor removed since `file` was looked up. Index and
+    /// segment are exchanged at once, so what was asked in between was of `file`.
+    fn is_same(&self, file: &File, segment: Segment) -> bool {
+        match (file, &self.file(segment)) {
+            (Some(file), Some(now)) => Arc::ptr_eq(file, now),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    /// Puts the batch at the last of `places` that the queue's index knows on the heap. If the
+    /// segment isn't any more what the places are of, they are looked for again in `range`.
     fn push_stream(
         &mut self,
         segment: Segment,
+        file: File,
         queue: QueueId,
         mut places: Places,
+        range: Range,
     ) -> Result<(), ReadError> {
-        while let Some(place) = places.places.last() {
-            let at_place = |run: Option<Run<'_>>| run.and_then(|run| run.at_place(*place));
-            let Some(entry) = self.index().with_run(segment.base(), queue, at_place)? else {
-                // The key index has a row too much: of a batch that was cut or taken out.
-                places.places.pop();
-                continue;
+        loop {
+            let place = places.places.last().copied();
+            let entry = match place {
+                Some(place) => {
+                    let at_place = |run: Option<Run<'_>>| run.and_then(|run| run.at_place(place));
+                    self.index().with_run(segment.base(), queue, at_place)?
+                }
+                None => None,
             };
-            let stream = Stream {
-                segment,
-                queue,
-                places,
-                entry,
-            };
-            let (from, to) = (begin_of(queue, &entry), end_of(queue, &entry));
-            self.push(from, to, Work::Batch(stream));
-            return Ok(());
+            match (place, entry) {
+                _ if !self.is_same(&file, segment) => {
+                    return self.open_queue(segment, queue, range);
+                }
+                (None, _) => return Ok(()),
+                (Some(_), None) => {
+                    // The key index has a row too much: of a batch that was cut or taken out.
+                    places.places.pop();
+                }
+                (Some(_), Some(entry)) => {
+                    let stream = Stream {
+                        segment,
+                        file,
+                        queue,
+                        places,
+                        entry,
+                    };
+                    let (from, to) = (begin_of(queue, &entry), end_of(queue, &entry));
+                    self.push(from, to, Work::Batch(stream));
+                    return Ok(());
+                }
+            }
         }
-        Ok(())
     }
 
     /// What comes after a batch in its queue and segment.
@@ -452,18 +511,20 @@ impl<'a> Search<'a> {
         stream.places.places.pop();
         let Stream {
             segment,
+            file,
             queue,
             places,
             entry,
         } = stream;
-        if !places.places.is_empty() || !places.more {
-            return self.push_stream(segment, queue, places);
-        }
         let range = match self.find.order {
             Order::NewestFirst => (self.low, begin_of(queue, &entry)),
             Order::OldestFirst => (end_of(queue, &entry), self.high),
         };
-        self.open_queue(segment, queue, range)
+        if places.places.is_empty() && places.more {
+            self.open_queue(segment, queue, range)
+        } else {
+            self.push_stream(segment, file, queue, places, range)
+        }
     }
 
     /// Reads the batch whose turn it is and takes out what is looked for. If the page is full before

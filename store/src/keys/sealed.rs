@@ -75,7 +75,7 @@ impl SealedKeys {
         if known.is_some() {
             return Ok(*known);
         }
-        let nonce = self.segment.open_file()?.1.nonce;
+        let nonce = self.segment.nonce()?;
         match self.open_file(nonce) {
             Ok(kix) => *known = Some(kix),
             Err(error) => {

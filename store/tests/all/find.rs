@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use tidegate_model::checksum::crc32c;
@@ -9,6 +10,7 @@ use tidegate_model::{
     BatchId, Bookmark, Message, MessageId, Offset, Order, QueueId, SectionBuilder, ShardId,
     Timestamp,
 };
+use tidegate_store::header::stored_bytes;
 use tidegate_store::sim::{Crash, SimVfs};
 use tidegate_store::{
     Background, Batch, Find, Found, Kix, LogPosition, Reader, Store, StoredBatch, TrimRow, Vfs,
@@ -584,4 +586,111 @@ fn what_was_trimmed_is_not_found() {
     check_everything(node.reader(), &known);
     drop(node);
     check_everything(Node::open(&vfs).reader(), &known);
+}
+
+/// Trims all but a quarter of the messages, so that segments are worth rewriting, and makes the two
+/// snapshot generations behind which they may be.
+fn trimmed(vfs: &SimVfs) -> (Node, Vec<Known>) {
+    let (mut node, mut known) = filled(vfs, 1500);
+    let now = Timestamp(known[known.len() - 1].time);
+    for queue in [1, 2, 3] {
+        let next = node.reader().bounds(QueueId(queue)).next;
+        let start = Offset(next.0 - 5);
+        let mut entries = Vec::new();
+        let all = usize::MAX;
+        node.reader()
+            .entries(QueueId(queue), Offset(0), all, &mut entries)
+            .unwrap();
+        let goes = entries.iter().filter(|entry| entry.next_offset() <= start);
+        let row = TrimRow {
+            queue: QueueId(queue),
+            start,
+            bytes: goes
+                .map(|entry| stored_bytes(entry.section_len as usize))
+                .sum(),
+        };
+        let shard = ShardId(u32::try_from(queue % 2).unwrap());
+        node.background.run_all();
+        node.store.appender.trim(shard, now, &[row]).unwrap();
+        known.retain(|message| message.queue != queue || message.offset >= start.0);
+    }
+    for _ in 0..2 {
+        while node.background.flush() | node.background.prepare() {}
+        node.store.appender.settle().unwrap();
+        node.store.appender.checkpoint(now, Vec::new());
+        while node.background.write_file() {}
+    }
+    (node, known)
+}
+
+#[test]
+fn a_rewritten_segment_has_a_key_index_of_its_own() {
+    let vfs = SimVfs::new(SEED);
+    let (node, known) = trimmed(&vfs);
+    // A page before, the others after the segments were rewritten.
+    let key = key(3);
+    let mut find = Find {
+        max_messages: 5,
+        ..every(Some(&key), Order::NewestFirst)
+    };
+    let first = node.reader().find(&find).unwrap();
+    let mut all = listed(&first, find.order);
+    find.page = first.next;
+    while node.background.reclaim() {}
+    assert!(node.reader().stats().segments_rewritten > 3);
+    all.extend(pages(node.reader(), &find).0);
+    assert_eq!(
+        all,
+        expected(&known, &every(Some(&key), Order::NewestFirst))
+    );
+    check_everything(node.reader(), &known);
+    node.background.run_all();
+    check_everything(node.reader(), &known);
+    drop(node);
+    let whole: Vec<(PathBuf, Vec<u8>)> = key_indexes(&vfs)
+        .into_iter()
+        .map(|path| (path.clone(), vfs.contents(&path).unwrap()))
+        .collect();
+    for (path, _) in &whole {
+        vfs.unlink(path).unwrap();
+    }
+    let node = Node::open(&vfs);
+    check_everything(node.reader(), &known);
+    for (path, bytes) in &whole {
+        assert_eq!(&vfs.contents(path).unwrap(), bytes, "{}", path.display());
+    }
+}
+
+#[test]
+fn searches_go_on_while_segments_are_rewritten() {
+    let vfs = SimVfs::new(SEED);
+    let (node, known) = trimmed(&vfs);
+    let done = AtomicBool::new(false);
+    let searches = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let search = || {
+            while !done.load(Ordering::Relaxed) {
+                for number in 0..KEYS {
+                    let key = key(number);
+                    for order in [Order::NewestFirst, Order::OldestFirst] {
+                        let find = every(Some(&key), order);
+                        assert_eq!(pages(node.reader(), &find).0, expected(&known, &find));
+                    }
+                }
+                let find = every(None, Order::OldestFirst);
+                assert_eq!(pages(node.reader(), &find).0, expected(&known, &find));
+                searches.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let searching = [scope.spawn(search), scope.spawn(search)];
+        while searches.load(Ordering::Relaxed) < 2 {
+            std::thread::yield_now();
+        }
+        while node.background.reclaim() | node.background.write_file() {}
+        done.store(true, Ordering::Relaxed);
+        for search in searching {
+            search.join().unwrap();
+        }
+    });
+    assert!(node.reader().stats().segments_rewritten > 3);
 }
