@@ -46,6 +46,7 @@ fn messages_go_by_time_and_a_group_goes_on_behind_them() {
     let mut sandbox = Sandbox::start();
     let create = ["topic", "create", "short", "--queues", "1"];
     sandbox.tidegate.ok(create);
+    sandbox.tidegate.ok(["group", "create", "g"]);
     publish(&sandbox, "short", &lines(0, 3));
     let consume = [
         "consume", "short", "--group", "g", "--format", "raw", "--count", "1",
@@ -83,6 +84,9 @@ fn messages_go_once_every_group_is_past_them() {
     sandbox
         .tidegate
         .ok(["topic", "create", "jobs", "--queues", "1"]);
+    for group in ["fast", "slow"] {
+        sandbox.tidegate.ok(["group", "create", group]);
+    }
     publish(&sandbox, "jobs", &lines(0, 10));
     let consume = |group: &str, count: &str| {
         let args = [
