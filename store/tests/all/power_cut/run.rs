@@ -60,6 +60,10 @@ pub(super) struct Tally {
     refused_for_space: u64,
     /// Cuts while the store was being opened.
     opening: u64,
+    /// Segments that nothing lived in any more.
+    removed: u64,
+    /// Segments of which little lived.
+    rewritten: u64,
 }
 
 impl Tally {
@@ -72,6 +76,8 @@ impl Tally {
         self.fallbacks += other.fallbacks;
         self.refused_for_space += other.refused_for_space;
         self.opening += other.opening;
+        self.removed += other.removed;
+        self.rewritten += other.rewritten;
     }
 
     /// Whether there was something of everything.
@@ -84,6 +90,8 @@ impl Tally {
             self.fallbacks,
             self.refused_for_space,
             self.opening,
+            self.removed,
+            self.rewritten,
         ];
         !met.contains(&0)
     }
@@ -166,6 +174,9 @@ pub(super) fn run_seed(seed: u64, cuts: Cuts, lie: Lie) -> Result<Tally, Finding
         };
         owner.run();
         tally.refused_for_space += owner.refused_for_space;
+        let stats = owner.store.reader.stats();
+        tally.removed += stats.segments_removed;
+        tally.rewritten += stats.segments_rewritten;
         believed = owner.believed;
         drop((owner.store, owner.background));
 
