@@ -10,7 +10,8 @@ use crate::failure::{Exit, Failure, Result};
 use crate::names::Namespace;
 use crate::output::{Color, Format, Output};
 use crate::{
-    consume, context, demo, group, help, logging, login, plugin, publish, serve, topic, view,
+    consume, context, demo, group, help, logging, login, message, plugin, publish, serve, topic,
+    view,
 };
 
 const GLOBAL: &str = "Global options";
@@ -86,6 +87,8 @@ enum Command {
     View(view::Command),
     #[command(subcommand)]
     Plugin(plugin::Command),
+    #[command(subcommand)]
+    Message(message::Command),
     Publish(publish::Args),
     Consume(consume::Args),
     Demo(demo::Args),
@@ -153,6 +156,7 @@ fn run(app: &mut App, command: Command) -> Result<ExitCode> {
         Command::Group(command) => block_on(group::run(app, command)),
         Command::View(command) => block_on(view::run(app, command)),
         Command::Plugin(command) => block_on(plugin::run(app, command)),
+        Command::Message(command) => block_on(message::run(app, command)),
         Command::Publish(args) => block_on(publish::run(app, args)),
         Command::Consume(args) => block_on(consume::run(app, args)),
         Command::Demo(args) => block_on(demo::run(app, args)),

@@ -350,6 +350,18 @@ fn shown_properties(properties: &[(String, Value)]) -> serde_json::Map<String, s
     out
 }
 
+/// Bytes as the fields that end in `base64` have them.
+pub(crate) fn base64_of(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+/// Reads what [`base64_of`] wrote.
+pub(crate) fn bytes_of(base64: &str) -> Result<Vec<u8>, String> {
+    STANDARD
+        .decode(base64)
+        .map_err(|error| format!("{base64:?} is no base64 as in RFC 4648 section 4: {error}"))
+}
+
 fn shown_value(value: &Value) -> serde_json::Value {
     match value {
         Value::Null => serde_json::Value::Null,

@@ -20,6 +20,7 @@ mod serve;
 
 mod binding;
 mod group;
+mod message;
 mod plugin;
 mod topic;
 mod view;

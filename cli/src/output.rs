@@ -122,6 +122,11 @@ impl Output {
         matches!(self.format, Format::Json | Format::Jsonl)
     }
 
+    /// Whether each line of a list stands alone, so that it can be printed piece by piece.
+    pub(crate) fn is_streamed(&self) -> bool {
+        matches!(self.format, Format::Jsonl | Format::Name)
+    }
+
     /// Whether nothing but results and errors is wanted.
     pub(crate) fn is_quiet(&self) -> bool {
         self.quiet

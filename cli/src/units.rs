@@ -76,8 +76,7 @@ pub(crate) fn start(text: &str) -> Result<StartAt, String> {
         return Ok(StartAt::Offset(Offset(offset)));
     }
     if let Some(age) = text.strip_prefix('-') {
-        let age_ms = i64::try_from(duration(age)?.as_millis()).unwrap_or(i64::MAX);
-        return Ok(StartAt::Time(now().plus_ms(-age_ms)));
+        return duration(age).map(|age| StartAt::Time(ago(age)));
     }
     instant(text).map(StartAt::Time).map_err(|()| {
         format!(
@@ -85,6 +84,23 @@ pub(crate) fn start(text: &str) -> Result<StartAt, String> {
              an instant such as 2026-01-31T12:00:00Z, or an age such as -2h"
         )
     })
+}
+
+/// Reads an instant (RFC 3339) or an age (`-2h`).
+pub(crate) fn when(text: &str) -> Result<Timestamp, String> {
+    if let Some(age) = text.strip_prefix('-') {
+        return duration(age).map(ago);
+    }
+    instant(text).map_err(|()| {
+        format!(
+            "{text:?} is no time: write an instant such as 2026-01-31T12:00:00Z, or an age such \
+             as -2h"
+        )
+    })
+}
+
+fn ago(age: Duration) -> Timestamp {
+    now().plus_ms(-i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Reads an instant as RFC 3339 has it.
