@@ -79,6 +79,11 @@ impl MemoryIndex {
         {
             replaced += last.stored_bytes();
         }
+        if run.entries.len() == run.entries.capacity() {
+            // A million queues may have an entry or two each: a vector's usual first four would be
+            // most of the index.
+            run.entries.reserve_exact(run.entries.len() / 2 + 1);
+        }
         run.entries.push(entry);
         AppendTimes::add(&mut self.times, entry.append_time);
         replaced
