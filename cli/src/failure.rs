@@ -21,6 +21,8 @@ pub(crate) enum Exit {
     Denied = 4,
     Conflict = 5,
     Unreachable = 6,
+    /// What was checked is damaged.
+    Damaged = 8,
     /// 128 + SIGINT, as shells report it.
     Interrupted = 130,
 }
@@ -135,6 +137,14 @@ impl Failure {
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         if let Self::Error(report) = &mut self {
             report.hint = Some(hint.into());
+        }
+        self
+    }
+
+    /// With another exit status than that of its code.
+    pub(crate) fn exits(mut self, exit: Exit) -> Self {
+        if let Self::Error(report) = &mut self {
+            report.exit = exit;
         }
         self
     }

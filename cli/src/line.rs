@@ -229,6 +229,13 @@ struct Shown<'a> {
     #[serde(skip_serializing_if = "is_zero")]
     attempt: u16,
     append_time: String,
+    #[serde(flatten)]
+    message: ShownMessage<'a>,
+}
+
+/// The message itself.
+#[derive(Serialize)]
+struct ShownMessage<'a> {
     #[serde(skip_serializing_if = "is_unset")]
     create_time: ShownTime,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -296,8 +303,27 @@ impl Place {
     }
 }
 
+/// A message that was found without its place.
+pub(crate) fn value(message: &Message) -> serde_json::Value {
+    serde_json::to_value(shown(message)).expect("a message has a JSON value")
+}
+
 /// Appends a message and a line feed.
 pub(crate) fn write(out: &mut Vec<u8>, topic: &str, place: &Place, message: &Message) {
+    let shown = Shown {
+        topic,
+        queue: place.queue,
+        offset: place.offset.0,
+        id: place.id.to_string(),
+        attempt: place.attempt,
+        append_time: units::show_instant(place.append_time),
+        message: shown(message),
+    };
+    serde_json::to_writer(&mut *out, &shown).expect("a line has a text, and a Vec takes it");
+    out.push(b'\n');
+}
+
+fn shown(message: &Message) -> ShownMessage<'_> {
     let texts: Option<Vec<&str>> = message
         .keys
         .iter()
@@ -311,13 +337,7 @@ pub(crate) fn write(out: &mut Vec<u8>, topic: &str, place: &Place, message: &Mes
             (None, Vec::new(), keys.collect())
         }
     };
-    let shown = Shown {
-        topic,
-        queue: place.queue,
-        offset: place.offset.0,
-        id: place.id.to_string(),
-        attempt: place.attempt,
-        append_time: units::show_instant(place.append_time),
+    ShownMessage {
         create_time: ShownTime(message.create_time),
         key,
         keys,
@@ -326,9 +346,7 @@ pub(crate) fn write(out: &mut Vec<u8>, topic: &str, place: &Place, message: &Mes
         group: message.group.as_deref(),
         properties: shown_properties(&message.properties),
         body: shown_body(message.body.as_deref()),
-    };
-    serde_json::to_writer(&mut *out, &shown).expect("a line has a text, and a Vec takes it");
-    out.push(b'\n');
+    }
 }
 
 fn shown_properties(properties: &[(String, Value)]) -> serde_json::Map<String, serde_json::Value> {

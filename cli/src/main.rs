@@ -31,6 +31,8 @@ mod line;
 mod progress;
 mod publish;
 
+mod store;
+
 mod demo;
 mod help;
 

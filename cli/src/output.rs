@@ -127,6 +127,11 @@ impl Output {
         matches!(self.format, Format::Jsonl | Format::Name)
     }
 
+    /// Whether every column is wanted.
+    pub(crate) fn is_wide(&self) -> bool {
+        self.format == Format::Wide
+    }
+
     /// Whether nothing but results and errors is wanted.
     pub(crate) fn is_quiet(&self) -> bool {
         self.quiet

@@ -61,6 +61,14 @@ impl Progress {
             .set_message(format!("{} messages", units::count(messages)));
     }
 
+    /// `bytes` of `of` are done.
+    pub(crate) fn part(&self, bytes: u64, of: u64) {
+        self.bar.set_length(of);
+        self.bar.set_position(bytes);
+        self.bar
+            .set_message(format!("{} of {}", units::bytes(bytes), units::bytes(of)));
+    }
+
     /// Takes the bar off the screen.
     pub(crate) fn end(self) {
         self.bar.finish_and_clear();

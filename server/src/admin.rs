@@ -52,7 +52,7 @@ async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// The node takes publishes: its log is neither fenced nor out of space.
+/// The node takes publishes: its log is not fenced, and the disk neither full nor slow.
 async fn readyz(State(node): State<Arc<Node>>) -> impl IntoResponse {
     let health = node.health();
     let status = if health.is_ready() {
@@ -63,8 +63,8 @@ async fn readyz(State(node): State<Arc<Node>>) -> impl IntoResponse {
     let body = json!({
         "ready": health.is_ready(),
         "components": {
-            "log": if health.log_fenced { "fenced" } else { "ok" },
-            "disk": if health.disk_full { "full" } else { "ok" },
+            "log": health.log(),
+            "disk": health.disk(),
             "listener": if health.stopping { "stopping" } else { "ok" },
         },
     });

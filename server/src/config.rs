@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tidegate_store::StoreConfig;
 
@@ -21,6 +22,8 @@ pub struct Config {
     pub compiler: CompilerCommand,
     /// Ring, segments, checkpoints.
     pub store: StoreConfig,
+    /// A write that has waited longer for the disk makes the node unready.
+    pub slow_disk: Duration,
     /// Threads that read cold ranges and run guests; at least 1.
     pub workers: usize,
 }
@@ -45,6 +48,7 @@ impl Config {
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             compiler,
             store: StoreConfig::default(),
+            slow_disk: SLOW_DISK,
             workers: std::thread::available_parallelism()
                 .map_or(1, usize::from)
                 .min(WORKERS_MAX),
@@ -52,5 +56,8 @@ impl Config {
     }
 }
 
+/// How long a write may wait for the disk before the node says that it isn't ready: a hundred
+/// times what a disk that is well takes, and a fraction of what clients wait for.
+pub const SLOW_DISK: Duration = Duration::from_secs(2);
 /// Worker threads at most, whatever the machine has.
 pub const WORKERS_MAX: usize = 16;

@@ -26,11 +26,18 @@ mod admin;
 mod metrics;
 mod server;
 
-pub use config::{CompilerCommand, Config, WORKERS_MAX};
+mod offline;
+
+pub use config::{CompilerCommand, Config, SLOW_DISK, WORKERS_MAX};
 pub use error::StartError;
 pub use identity::{Identity, IdentityError, SECRET_BYTES};
 pub use input::{BYTES_WAITING_MAX, REQUESTS_WAITING_MAX};
+pub use offline::{OfflineError, open_offline};
 pub use server::Server;
 pub use tidegate_runtime::compiler::child_main as compile_child;
-pub use tidegate_store::{RecoveryReport, StoreConfig};
+pub use tidegate_store::check;
+pub use tidegate_store::{
+    BatchHeader, IndexEntry, Kind, LogPosition, Manifest, PartRef, RecoveryReport, SegmentHeader,
+    StoreConfig, StoredBatch,
+};
 pub use token::TOKEN_LIFE;

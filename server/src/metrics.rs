@@ -1,15 +1,20 @@
 //! What the node counts, in the OpenMetrics text format.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, NoLabelSet,
+};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use tidegate_quic::{Event, Observer};
+use tidegate_store::SyncTimes;
 
 /// Counters and gauges. Label sets are bounded: no topic, group or client name is a label.
 pub(crate) struct Metrics {
@@ -38,6 +43,47 @@ pub(crate) struct Metrics {
     pub(crate) log_fenced: Gauge,
     pub(crate) recovery_bytes: Gauge,
     pub(crate) quarantined_ranges: Gauge,
+    pub(crate) disk_full: Gauge,
+    pub(crate) log_oldest_wait: Gauge<f64, AtomicU64>,
+    scrubbed: Gauge,
+    scrub_rounds: Gauge,
+    scrub_found: Gauge,
+    sync_longest: Gauge<f64, AtomicU64>,
+    sync_times: Arc<SyncSeconds>,
+}
+
+/// The histogram of syncs, which the log counts itself.
+#[derive(Debug, Default)]
+struct SyncSeconds(Mutex<SyncTimes>);
+
+impl Collector for SyncSeconds {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let times = *self.0.lock().expect("no holder of this lock panics");
+        let count = times.buckets.iter().sum();
+        let bound = |at| SyncTimes::bound_us(at).map_or(f64::INFINITY, seconds);
+        let buckets: Vec<(f64, u64)> = times
+            .buckets
+            .iter()
+            .enumerate()
+            .map(|(at, count)| (bound(at), *count))
+            .collect();
+        encoder
+            .encode_descriptor(
+                "log_sync",
+                "How long fdatasync of the log took",
+                Some(&Unit::Seconds),
+                MetricType::Histogram,
+            )?
+            .encode_histogram::<NoLabelSet>(seconds(times.total_us), count, &buckets, None)
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "2^53 microseconds are centuries"
+)]
+fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -113,6 +159,9 @@ impl Metrics {
         let log_segments = gauge("log_segments", "Segment files");
         let log_fenced = gauge("log_fenced", "1 after a failed write or sync");
         let quarantined_ranges = gauge("log_quarantined_ranges", "Damaged ranges set apart");
+        let disk_full = gauge("disk_full", "1 while there is no room for messages");
+        let scrub_rounds = gauge("log_scrub_rounds", "Rounds through all full segments");
+        let scrub_found = gauge("log_scrub_found", "Damaged ranges that scrubbing found");
         let mut bytes_gauge = |name: &str, help: &str| {
             let metric = Gauge::default();
             registry.register_with_unit(name, help, Unit::Bytes, metric.clone());
@@ -122,6 +171,22 @@ impl Metrics {
             bytes_gauge("log_durable", "Position up to which the log is synced");
         let log_tail_bytes = bytes_gauge("log_tail", "Position up to which the log is written");
         let recovery_bytes = bytes_gauge("recovery_read", "Log bytes read at the last start");
+        let scrubbed = bytes_gauge("log_scrubbed", "Bytes that scrubbing has read since start");
+        let mut seconds_gauge = |name: &str, help: &str| {
+            let metric = Gauge::<f64, AtomicU64>::default();
+            registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
+            metric
+        };
+        let log_oldest_wait = seconds_gauge(
+            "log_oldest_wait",
+            "Time that the oldest write has waited for the disk",
+        );
+        let sync_longest = seconds_gauge(
+            "log_sync_longest",
+            "The longest fdatasync of the last 10 to 20 seconds",
+        );
+        let sync_times = Arc::<SyncSeconds>::default();
+        registry.register_collector(Box::new(Arc::clone(&sync_times)));
         Self {
             published_messages,
             published_bytes,
@@ -147,6 +212,13 @@ impl Metrics {
             log_fenced,
             recovery_bytes,
             quarantined_ranges,
+            disk_full,
+            log_oldest_wait,
+            scrubbed,
+            scrub_rounds,
+            scrub_found,
+            sync_longest,
+            sync_times,
             registry,
         }
     }
@@ -168,6 +240,17 @@ impl Metrics {
         self.log_segments.set(gauge(stats.segments));
         self.quarantined_ranges.set(gauge(stats.quarantined));
         self.recovery_bytes.set(gauge(stats.recovery_bytes_read));
+        self.scrubbed.set(gauge(stats.scrub.bytes));
+        self.scrub_rounds.set(gauge(stats.scrub.rounds));
+        self.scrub_found.set(gauge(stats.scrub.found));
+        self.sync_longest
+            .set(seconds(stats.sync_times.recent_max_us));
+        let mut sync_times = self
+            .sync_times
+            .0
+            .lock()
+            .expect("no holder of this lock panics");
+        *sync_times = stats.sync_times;
     }
 
     /// The metrics as text.

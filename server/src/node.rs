@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use tidegate_broker::authorize::required;
@@ -41,11 +41,36 @@ pub(crate) struct Health {
     pub(crate) log_fenced: bool,
     pub(crate) disk_full: bool,
     pub(crate) stopping: bool,
+    /// For how long the oldest write has waited for the disk, if that is longer than it may.
+    pub(crate) disk_slow: Option<Duration>,
+    /// Damaged ranges of the log. What lies around them is served, so they keep nobody away.
+    pub(crate) damaged_ranges: u64,
 }
 
 impl Health {
     pub(crate) fn is_ready(self) -> bool {
-        !self.log_fenced && !self.disk_full && !self.stopping
+        !self.log_fenced && !self.disk_full && !self.stopping && self.disk_slow.is_none()
+    }
+
+    /// The log's state in words.
+    pub(crate) fn log(self) -> String {
+        match (self.log_fenced, self.damaged_ranges) {
+            (true, _) => "fenced".to_owned(),
+            (false, 0) => "ok".to_owned(),
+            (false, 1) => "ok; 1 damaged range is set apart".to_owned(),
+            (false, ranges) => format!("ok; {ranges} damaged ranges are set apart"),
+        }
+    }
+
+    /// The disk's state in words.
+    pub(crate) fn disk(self) -> String {
+        match (self.disk_full, self.disk_slow) {
+            (true, _) => "full".to_owned(),
+            (false, None) => "ok".to_owned(),
+            (false, Some(wait)) => {
+                format!("slow: the oldest write waits {} ms", wait.as_millis())
+            }
+        }
     }
 }
 
@@ -81,6 +106,8 @@ impl Shared {
             log_fenced: self.log_fenced.load(Ordering::Relaxed),
             disk_full: self.disk_full.load(Ordering::Relaxed),
             stopping: self.stopping.load(Ordering::Relaxed),
+            disk_slow: None,
+            damaged_ranges: 0,
         }
     }
 }
@@ -95,16 +122,29 @@ pub(crate) struct Node {
     pub(crate) token: RootToken,
     pub(crate) shards: u32,
     pub(crate) ready_at: Instant,
+    /// A write that waits longer makes the node unready.
+    pub(crate) slow_disk: Duration,
 }
 
 impl Node {
     pub(crate) fn health(&self) -> Health {
-        self.shared.health()
+        // A fenced log never becomes durable; that it waits says nothing of the disk's speed.
+        let shared = self.shared.health();
+        let wait = self.reader.oldest_wait();
+        let is_slow = wait > self.slow_disk && !shared.log_fenced;
+        Health {
+            disk_slow: is_slow.then_some(wait),
+            damaged_ranges: self.reader.stats().quarantined,
+            ..shared
+        }
     }
 
     pub(crate) fn metrics_text(&self) -> String {
         let health = self.health();
         self.metrics.log_fenced.set(i64::from(health.log_fenced));
+        self.metrics.disk_full.set(i64::from(health.disk_full));
+        let wait = self.reader.oldest_wait();
+        self.metrics.log_oldest_wait.set(wait.as_secs_f64());
         self.metrics.log_stats(&self.reader.stats());
         self.metrics.text()
     }
@@ -359,5 +399,41 @@ impl Service for Front {
             (Err(refusal), _) => sink.settled(vec![(ticket, Err(refusal))]),
             (Ok(_), _) => unreachable!("just made"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_or_full_disk_and_a_fence_keep_publishers_away_and_damage_does_not() {
+        let well = Shared::default().health();
+        assert!(well.is_ready());
+        assert_eq!(
+            (well.log(), well.disk()),
+            ("ok".to_owned(), "ok".to_owned())
+        );
+        let slow = Health {
+            disk_slow: Some(Duration::from_millis(2345)),
+            ..well
+        };
+        assert!(!slow.is_ready());
+        assert_eq!(slow.disk(), "slow: the oldest write waits 2345 ms");
+        let damaged = Health {
+            damaged_ranges: 2,
+            ..well
+        };
+        assert!(damaged.is_ready());
+        assert_eq!(damaged.log(), "ok; 2 damaged ranges are set apart");
+        let shared = Shared::default();
+        shared.set_disk_full(true);
+        assert!(!shared.health().is_ready());
+        assert_eq!(shared.health().disk(), "full");
+        shared.set_disk_full(false);
+        assert!(shared.set_log_fenced());
+        assert!(!shared.set_log_fenced(), "only the first time");
+        assert!(!shared.health().is_ready());
+        assert_eq!(shared.health().log(), "fenced");
     }
 }

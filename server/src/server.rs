@@ -27,6 +27,7 @@ use crate::identity::Identity;
 use crate::input::{Input, Inputs};
 use crate::metrics::{Connections, Metrics};
 use crate::node::{Front, Node, Shared};
+use crate::offline::LOG_FOLDER;
 use crate::owner::{Owner, State};
 use crate::receipt::Receipts;
 use crate::replay::Replay;
@@ -123,6 +124,7 @@ impl Server {
             token,
             shards,
             ready_at: Instant::now(),
+            slow_disk: config.slow_disk,
         });
         let service: Arc<dyn Service> = Arc::new(Front(Arc::clone(&node)));
         let started = listen(&config, &identity, service, &node).await;
@@ -244,7 +246,7 @@ fn open_log(
     let mut replay = Replay::new(&mut core, Arc::clone(components));
     let store = Store::open(
         Arc::new(RealVfs),
-        &config.data.join("log"),
+        &config.data.join(LOG_FOLDER),
         config.store.clone(),
         clock.now(),
         &mut replay,

@@ -2,8 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::Instant;
 
 use crate::error::Fenced;
+use crate::latency::Latency;
 use crate::position::LogPosition;
 use crate::ring::{CHUNK_BYTES, Extent, Ring};
 use crate::segment::Segment;
@@ -27,6 +29,7 @@ pub(crate) struct Commit {
     fence: OnceLock<Fenced>,
     on_durable: Mutex<Option<OnDurable>>,
     syncs: AtomicU64,
+    latency: Latency,
     /// Counts up every few seconds; see [`Segment::is_hot`].
     generation: AtomicU32,
 }
@@ -44,6 +47,7 @@ impl Commit {
             fence: OnceLock::new(),
             on_durable: Mutex::new(None),
             syncs: AtomicU64::new(0),
+            latency: Latency::new(),
             generation: AtomicU32::new(1),
         }
     }
@@ -60,6 +64,10 @@ impl Commit {
 
     pub(crate) fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn latency(&self) -> &Latency {
+        &self.latency
     }
 
     pub(crate) fn fenced(&self) -> Option<&Fenced> {
@@ -94,6 +102,9 @@ impl Commit {
     pub(crate) fn with_ring<R>(&self, f: impl FnOnce(&mut Ring) -> R) -> R {
         let mut ring = lock(&self.ring);
         let result = f(&mut ring);
+        if !ring.is_empty() {
+            self.latency.filled();
+        }
         let notify = !ring.is_empty() && self.waiting.load(Ordering::Relaxed);
         drop(ring);
         if notify {
@@ -104,10 +115,13 @@ impl Commit {
 
     /// Writes and syncs what waits. `false` if nothing does.
     pub(crate) fn flush_once(&self) -> bool {
-        let group = lock(&self.ring).take(GROUP_BYTES_MAX);
+        let mut ring = lock(&self.ring);
+        let group = ring.take(GROUP_BYTES_MAX);
         let Some(end) = group.last().map(|extent| extent.end) else {
             return false;
         };
+        self.latency.taken(ring.is_empty());
+        drop(ring);
         if self.fence.get().is_some() {
             return false;
         }
@@ -119,6 +133,7 @@ impl Commit {
             return false;
         }
         self.durable.store(end, Ordering::Release);
+        self.latency.flushed();
         self.syncs.fetch_add(1, Ordering::Relaxed);
         drop(group);
         self.wake_owner();
@@ -147,6 +162,7 @@ impl Commit {
         }
         self.written.store(end, Ordering::Release);
         let mut synced = None;
+        let syncing = Instant::now();
         for extent in group {
             let segment = &extent.to.segment;
             if synced != Some(segment.base()) {
@@ -158,6 +174,7 @@ impl Commit {
                 synced = Some(segment.base());
             }
         }
+        self.latency.synced(syncing.elapsed());
         Ok(())
     }
 

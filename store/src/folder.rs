@@ -9,8 +9,8 @@ use crate::vfs::{LockGuard, Vfs};
 /// Version of everything in the folder.
 pub const FORMAT_VERSION: u32 = 2;
 
-const FORMAT_FILE: &str = "FORMAT";
-const LOCK_FILE: &str = "LOCK";
+pub(crate) const FORMAT_FILE: &str = "FORMAT";
+pub(crate) const LOCK_FILE: &str = "LOCK";
 const FORMAT_WORDS: &str = "tidegate store format ";
 /// A format file is one short line; a longer one is no format file.
 const FORMAT_FILE_BYTES_MAX: u64 = 64;
@@ -35,25 +35,37 @@ pub(crate) struct Folder {
 impl Folder {
     /// Locks `root`, checks its version, makes it a data folder if it is new.
     pub(crate) fn open(vfs: &dyn Vfs, root: &Path) -> Result<(Self, LockGuard), OpenError> {
-        let folder = Self {
-            root: root.to_owned(),
-            log: root.join("log"),
-            snapshot: root.join("snapshot"),
-        };
+        let folder = Self::at(root);
         vfs.create_dir(root)
             .map_err(OpenError::io("creating", root))?;
-        let lock = root.join(LOCK_FILE);
-        let guard = vfs
-            .lock(&lock)
-            .map_err(OpenError::io("locking", &lock))?
-            .ok_or_else(|| OpenError::InUse {
-                dir: root.to_owned(),
-            })?;
-        folder.check_version(vfs)?;
+        let guard = folder.lock(vfs)?;
+        if !folder.check_version(vfs)? {
+            folder.create(vfs)?;
+        }
         Ok((folder, guard))
     }
 
-    fn check_version(&self, vfs: &dyn Vfs) -> Result<(), OpenError> {
+    /// The paths of a data folder in `root`, be it there or not.
+    pub(crate) fn at(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            log: root.join("log"),
+            snapshot: root.join("snapshot"),
+        }
+    }
+
+    /// Takes the folder's lock; its file is made if it isn't there.
+    pub(crate) fn lock(&self, vfs: &dyn Vfs) -> Result<LockGuard, OpenError> {
+        let lock = self.root.join(LOCK_FILE);
+        vfs.lock(&lock)
+            .map_err(OpenError::io("locking", &lock))?
+            .ok_or_else(|| OpenError::InUse {
+                dir: self.root.clone(),
+            })
+    }
+
+    /// Whether it says that it has the version of this program; `false` if it says nothing.
+    pub(crate) fn check_version(&self, vfs: &dyn Vfs) -> Result<bool, OpenError> {
         let path = self.root.join(FORMAT_FILE);
         let corrupt = |what: &str| OpenError::Corrupt {
             path: path.clone(),
@@ -61,9 +73,7 @@ impl Folder {
         };
         let file = match vfs.open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return self.create(vfs, &path);
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(OpenError::io("opening", &path)(error)),
         };
         let size = file.size().map_err(OpenError::io("reading", &path))?;
@@ -80,17 +90,18 @@ impl Folder {
         if found != FORMAT_VERSION {
             return Err(OpenError::version(&self.root, found));
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn create(&self, vfs: &dyn Vfs, path: &Path) -> Result<(), OpenError> {
+    fn create(&self, vfs: &dyn Vfs) -> Result<(), OpenError> {
+        let path = self.root.join(FORMAT_FILE);
         for dir in [&self.log, &self.snapshot] {
             vfs.create_dir(dir)
                 .map_err(OpenError::io("creating", dir))?;
             let names = vfs.list(dir).map_err(OpenError::io("listing", dir))?;
             if !names.is_empty() {
                 return Err(OpenError::Corrupt {
-                    path: path.to_owned(),
+                    path,
                     what: "it is missing although the folder holds a log".to_owned(),
                 });
             }
@@ -99,7 +110,7 @@ impl Folder {
         self.sync_names(vfs)?;
         let text = format!("{FORMAT_WORDS}{FORMAT_VERSION}\n");
         write_durably(vfs, &self.root, FORMAT_FILE, text.as_bytes())
-            .map_err(OpenError::io("writing", path))
+            .map_err(OpenError::io("writing", &path))
     }
 
     /// Makes the names of the folders durable, and those of all folders that they lie in: any of

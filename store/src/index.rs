@@ -27,6 +27,7 @@ use crate::trim::{QUEUE_REMOVED, TrimRow};
 
 pub(crate) use lookup::Index;
 pub(crate) use memory::{MemoryIndex, NO_PLACE};
+pub(crate) use qix::encode as encode_qix;
 pub use qix::{Qix, QixError};
 pub(crate) use sealed::{OpenIndex, Run, SealedIndex};
 pub(crate) use table::{SegmentRow, Table};

@@ -12,6 +12,7 @@ mod commit;
 mod reader;
 mod recovery;
 mod ring;
+mod scrub;
 
 pub mod batch;
 pub mod header;
@@ -29,10 +30,12 @@ mod error;
 mod files;
 mod folder;
 mod id_map;
+mod latency;
 mod stats;
 mod sync;
 mod threads;
 
+pub mod check;
 pub mod trim;
 
 pub mod sim;
@@ -47,9 +50,11 @@ pub use folder::FORMAT_VERSION;
 pub use header::{BatchHeader, HeaderError};
 pub use index::{Qix, QixError};
 pub use keys::{Find, Found, FoundBatch, Kix, KixError, KixInfo, KixRow};
+pub use latency::{SYNC_BUCKETS, SyncTimes};
 pub use position::LogPosition;
 pub use reader::Reader;
 pub use recovery::{RecoveryReport, Replay};
+pub use scrub::ScrubStats;
 pub use segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError};
 pub use snapshot::{GENERATIONS_KEPT, Manifest, ManifestError, PartRef, ShardRef};
 pub use space::{Expiry, Rule, Trims};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_model::checksum::crc32c;
@@ -15,6 +16,7 @@ use crate::header::{ALIGN, BatchHeader, HEADER_BYTES};
 use crate::index::Index;
 use crate::keys::Keys;
 use crate::position::LogPosition;
+use crate::scrub::Scrubber;
 use crate::segment::Segment;
 use crate::segments::Segments;
 use crate::space::{Expiry, Nudge, Reserve, Rule, SpaceStats, Trims};
@@ -42,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) space: SpaceStats,
     pub(crate) reserve: Arc<Reserve>,
     pub(crate) nudge: Arc<Nudge>,
+    pub(crate) scrubber: Arc<Scrubber>,
     pub(crate) recovery_bytes_read: u64,
 }
 
@@ -252,6 +255,13 @@ impl Reader {
         Ok(section)
     }
 
+    /// For how long the oldest append that isn't durable has waited; zero if there is none. Where
+    /// this grows, the disk is slow or stuck.
+    #[must_use]
+    pub fn oldest_wait(&self) -> Duration {
+        self.shared.commit.latency().oldest_wait()
+    }
+
     /// How the store stands.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -277,6 +287,8 @@ impl Reader {
             segments_rewritten: shared.space.rewritten.load(Ordering::Relaxed),
             moved_bytes: shared.space.moved_bytes.load(Ordering::Relaxed),
             recovery_bytes_read: shared.recovery_bytes_read,
+            sync_times: shared.commit.latency().times(),
+            scrub: shared.scrubber.stats(),
         }
     }
 }

@@ -31,6 +31,7 @@ use crate::vfs::Vfs;
 
 pub(crate) use scan::{Scanner, for_each_batch, rebuild_index};
 use walk::Walk;
+pub(crate) use walk::may_follow;
 
 /// The state that is rebuilt from snapshot and log.
 pub trait Replay {

@@ -78,6 +78,13 @@ impl Segments {
             .cloned()
     }
 
+    /// The first segment from `base` on that is full, and durable up to `durable`.
+    pub(crate) fn full_from(&self, base: u64, durable: u64) -> Option<Arc<Segment>> {
+        let segments = read(&self.by_base);
+        let (_, segment) = segments.range(base..).next()?;
+        (segment.end() <= durable).then(|| segment.clone())
+    }
+
     /// Remembers that the positions from `from` to `to` (exclusive) are damaged.
     pub(crate) fn quarantine(&self, from: u64, to: u64) {
         let mut ranges = write(&self.quarantined);

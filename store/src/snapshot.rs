@@ -13,6 +13,7 @@ mod tests;
 pub use manifest::{Manifest, ManifestError, PartRef, ShardRef};
 
 pub(crate) use load::{Loaded, load, remove_temporary};
+pub(crate) use manifest::MANIFEST_BYTES_MAX;
 pub(crate) use write::{Checkpoint, Snapshots};
 
 /// Generations that are kept: the newest, and one to fall back to.

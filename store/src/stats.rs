@@ -1,6 +1,8 @@
 //! Numbers for metrics.
 
+use crate::latency::SyncTimes;
 use crate::position::LogPosition;
+use crate::scrub::ScrubStats;
 
 /// How the store stands. Counters begin with its opening.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,4 +41,8 @@ pub struct Stats {
     pub moved_bytes: u64,
     /// Log bytes read by recovery.
     pub recovery_bytes_read: u64,
+    /// How long syncs of the log took.
+    pub sync_times: SyncTimes,
+    /// What reading full segments again has found.
+    pub scrub: ScrubStats,
 }

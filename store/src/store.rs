@@ -18,6 +18,7 @@ use crate::keys::Keys;
 use crate::reader::{Reader, Shared};
 use crate::recovery::{Recovered, RecoveryReport, Replay, recover};
 use crate::ring::Ring;
+use crate::scrub::Scrubber;
 use crate::segment::Preparer;
 use crate::snapshot::Snapshots;
 use crate::space::{Nudge, Reserve, Space, SpaceStats};
@@ -37,7 +38,7 @@ pub struct Store {
 impl Store {
     /// Opens the store in `dir`, makes it if there is none, and rebuilds state through `replay`.
     ///
-    /// On return the log takes appends; four threads do its writing until the appender is dropped.
+    /// On return the log takes appends; its threads do its writing until the appender is dropped.
     ///
     /// # Errors
     /// [`OpenError`]; the folder is as it was, but for what recovery may redo.
@@ -117,7 +118,14 @@ impl Store {
             spare,
             Box::new(move || owner.wake_owner()),
         ));
+        let scrubber = Arc::new(Scrubber::new(
+            vfs.clone(),
+            commit.clone(),
+            segments.clone(),
+            config.scrub_bytes_per_s,
+        ));
         let shared = Arc::new(Shared {
+            scrubber: scrubber.clone(),
             commit: commit.clone(),
             segments: segments.clone(),
             files: files.clone(),
@@ -171,6 +179,7 @@ impl Store {
             preparer,
             files,
             space,
+            scrubber,
         };
         shared.nudge.nudge();
         Ok((store, background))

@@ -1,4 +1,4 @@
-//! The four threads of a store, or the same work step by step.
+//! The five threads of a store, or the same work step by step.
 
 use std::io;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 
 use crate::commit::Commit;
 use crate::files::Files;
+use crate::scrub::Scrubber;
 use crate::segment::Preparer;
 use crate::space::Space;
 
@@ -17,6 +18,7 @@ pub struct Background {
     pub(crate) preparer: Arc<Preparer>,
     pub(crate) files: Arc<Files>,
     pub(crate) space: Arc<Space>,
+    pub(crate) scrubber: Arc<Scrubber>,
 }
 
 impl Background {
@@ -45,7 +47,14 @@ impl Background {
         self.space.reclaim()
     }
 
-    /// Does all there is to do.
+    /// Reads and checks a piece of a full segment. `false` at the end of a round through them, and
+    /// if there is none.
+    #[must_use]
+    pub fn scrub(&self) -> bool {
+        self.scrubber.step() > 0
+    }
+
+    /// Does all there is to do; scrubbing has no end and isn't part of it.
     pub fn run_all(&self) {
         while self.flush() | self.prepare() | self.write_file() | self.reclaim() {}
     }
@@ -67,12 +76,19 @@ impl Threads {
             preparer,
             files,
             space,
+            scrubber,
         } = work;
         let started = threads
             .spawn("tidegate-flush", move || commit.run())
             .and_then(|()| threads.spawn("tidegate-segments", move || preparer.run()))
             .and_then(|()| threads.spawn("tidegate-files", move || files.run()))
-            .and_then(|()| threads.spawn("tidegate-space", move || space.run()));
+            .and_then(|()| threads.spawn("tidegate-space", move || space.run()))
+            .and_then(|()| {
+                if !scrubber.is_on() {
+                    return Ok(());
+                }
+                threads.spawn("tidegate-scrub", move || scrubber.run())
+            });
         match started {
             Ok(()) => Ok(threads),
             Err(error) => {
@@ -94,6 +110,7 @@ impl Threads {
         self.work.preparer.stop();
         self.work.files.stop();
         self.work.space.stop();
+        self.work.scrubber.stop();
         for handle in self.handles {
             if handle.join().is_err() {
                 tracing::error!("a thread of the store panicked");

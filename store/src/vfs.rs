@@ -124,6 +124,15 @@ pub trait VfsFile: Send + Sync {
     /// Those of the file system.
     fn drop_cache(&self) -> io::Result<()>;
 
+    /// The same for a range of the file; pages that are mapped somewhere stay.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn drop_cache_of(&self, range: Range<u64>) -> io::Result<()> {
+        let _ = range;
+        self.drop_cache()
+    }
+
     /// The first `len` bytes for reading; later writes to the file show through.
     ///
     /// # Errors

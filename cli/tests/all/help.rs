@@ -37,6 +37,11 @@ fn every_noun_and_verb_explains_itself() {
         &["plugin", "deploy", "-h"],
         &expect_file!["./help/plugin-deploy.txt"],
     );
+    shown(&["store", "-h"], &expect_file!["./help/store.txt"]);
+    shown(
+        &["store", "dump", "-h"],
+        &expect_file!["./help/store-dump.txt"],
+    );
     shown(&["publish", "-h"], &expect_file!["./help/publish.txt"]);
     shown(&["consume", "-h"], &expect_file!["./help/consume.txt"]);
     shown(&["demo", "-h"], &expect_file!["./help/demo.txt"]);

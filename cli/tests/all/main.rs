@@ -6,3 +6,4 @@ mod command;
 mod contexts;
 mod errors;
 mod help;
+mod store;

@@ -368,7 +368,7 @@ fn newer(path: &std::path::Path) -> impl FnOnce(HeaderError) -> OpenError {
 
 /// The rule of a shard's numbers: the next one, or one again in a higher term, which discards what
 /// it repeats. A gap only where a damaged range may have held the batches between.
-pub(super) fn may_follow(last: (Term, u64), next: (Term, u64), gap: bool) -> bool {
+pub(crate) fn may_follow(last: (Term, u64), next: (Term, u64), gap: bool) -> bool {
     let (last_term, last_seq) = last;
     let (term, seq) = next;
     if seq == last_seq + 1 {

@@ -2,6 +2,8 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -116,6 +118,13 @@ impl VfsFile for RealFile {
 
     fn drop_cache(&self) -> io::Result<()> {
         Ok(fadvise(&self.0, 0, None, Advice::DontNeed)?)
+    }
+
+    fn drop_cache_of(&self, range: Range<u64>) -> io::Result<()> {
+        let Some(len) = NonZeroU64::new(range.end.saturating_sub(range.start)) else {
+            return Ok(());
+        };
+        Ok(fadvise(&self.0, range.start, Some(len), Advice::DontNeed)?)
     }
 
     fn map(&self, len: usize) -> io::Result<Box<dyn VfsMap>> {

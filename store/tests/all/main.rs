@@ -9,10 +9,12 @@
 mod support;
 
 mod ack;
+mod check;
 mod faults;
 mod find;
 mod formats;
 mod full_disk;
+mod health;
 mod limits;
 mod model;
 mod power_cut;

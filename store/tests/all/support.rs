@@ -29,6 +29,7 @@ pub(crate) fn small() -> StoreConfig {
         checkpoint_bytes: 32 << 10,
         checkpoint_interval_ms: 5000,
         shards: 3,
+        scrub_bytes_per_s: 0,
     }
 }
 
