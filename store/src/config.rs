@@ -29,7 +29,7 @@ pub struct StoreConfig {
     /// Shards that may append: ids from 0 on, this many.
     pub shards: u32,
     /// Bytes of full segments that are read again and checked per second; 0 for none. At the
-    /// default 100 GB take 14 hours.
+    /// default 100 GB take 13 hours.
     pub scrub_bytes_per_s: u64,
 }
 
