@@ -22,7 +22,7 @@ use crate::folder::Folder;
 use crate::segment::Segment;
 use crate::vfs::{LockGuard, Vfs};
 
-pub use dump::{Batches, DeltaRow, Dumped, FileDump, IndexRow, PartDump};
+pub use dump::{Batches, DeltaRow, Dumped, FileDump, IndexRow, PartDump, SegmentSeqs};
 pub use report::{
     Damage, FileKind, FileReport, FileState, LOSSES_MAX, LogExtent, LostOffsets, LostSeqs,
     Progress, Verified,

@@ -177,12 +177,12 @@ fn file(lines: &mut Lines<'_>, args: &Args, dump: &FileDump) -> Result<()> {
                     }))?;
                 }
             }
-            for (base, seqs) in segments {
-                let seqs = seqs.iter().map(|(shard, first, last)| {
+            for segment in segments {
+                let seqs = segment.shards.iter().map(|(shard, first, last)| {
                     json!({ "shard": shard.0, "first_seq": first, "last_seq": last })
                 });
                 lines.print(&json!({
-                    "kind": "segment", "base": base.0, "shards": seqs.collect::<Vec<_>>(),
+                    "kind": "segment", "base": segment.base.0, "shards": seqs.collect::<Vec<_>>(),
                 }))?;
             }
             Ok(())

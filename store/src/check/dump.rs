@@ -86,6 +86,15 @@ pub enum DeltaRow {
     },
 }
 
+/// What a table knows of a full segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentSeqs {
+    /// Its base.
+    pub base: LogPosition,
+    /// Per shard its first and last seq, both inclusive.
+    pub shards: Vec<(ShardId, u64, u64)>,
+}
+
 /// A part, as far as the store knows what is in it.
 #[derive(Debug)]
 pub enum PartDump {
@@ -93,8 +102,8 @@ pub enum PartDump {
     Table {
         /// Id, first offset, next offset.
         queues: Vec<(QueueId, u64, u64)>,
-        /// Base, and per shard its first and last seq.
-        segments: Vec<(LogPosition, Vec<(ShardId, u64, u64)>)>,
+        /// Full segments, oldest first.
+        segments: Vec<SegmentSeqs>,
     },
     /// What came to the newest segment.
     Delta(Vec<DeltaRow>),
@@ -247,7 +256,10 @@ fn table_dump(table: Table) -> PartDump {
         segments: segments
             .map(|row| {
                 let seqs = row.seqs.into_iter().map(|s| (s.shard, s.first, s.last));
-                (LogPosition(row.base), seqs.collect())
+                SegmentSeqs {
+                    base: LogPosition(row.base),
+                    shards: seqs.collect(),
+                }
             })
             .collect(),
     }
