@@ -91,11 +91,8 @@ fn segment_of(vfs: &SimVfs, position: LogPosition) -> (PathBuf, u64) {
         let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
         stem.parse::<u64>().unwrap()
     };
-    let segments = files_ending(vfs, ".seg").into_iter();
-    let path = segments
-        .filter(|path| base(path) <= position.0)
-        .next_back()
-        .unwrap();
+    let mut segments = files_ending(vfs, ".seg").into_iter();
+    let path = segments.rfind(|path| base(path) <= position.0).unwrap();
     let offset = position.0 - base(&path);
     (path, offset)
 }
