@@ -81,7 +81,9 @@ impl Space {
         let mut work = lock(&self.work);
         let newest_bytes = self.shared.segments.newest_bytes();
         let trims = read(&self.shared.index.state).trims;
-        if self.preparer.reserve().fill(newest_bytes) {
+        let reserve = self.preparer.reserve();
+        // One that is only partly filled is no progress: it may be given up again right away.
+        if reserve.fill(newest_bytes) && !reserve.is_broken() {
             self.preparer.retry();
             return true;
         }
@@ -139,9 +141,16 @@ impl Space {
                         && !work.skipped.contains(&segment.base())
                         && !self.shared.segments.is_damaged(segment)
                 };
-                // The least live part; products of 2³⁰ each.
+                // On a full disk the one that needs the least space, else the one with the least
+                // live part; products of 2³⁰ each.
+                let is_tight = self.preparer.is_tight();
                 let least = segments.iter().filter(worth).min_by(|a, b| {
-                    (live(a) * b.size(), a.base()).cmp(&(live(b) * a.size(), b.base()))
+                    let (of_a, of_b) = if is_tight {
+                        (1, 1)
+                    } else {
+                        (b.size(), a.size())
+                    };
+                    (live(a) * of_a, a.base()).cmp(&(live(b) * of_b, b.base()))
                 });
                 let Some(least) = least else {
                     return false;
