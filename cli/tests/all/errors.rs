@@ -290,7 +290,7 @@ fn a_dry_run_asks_no_server() {
         exit 0
         --- stdout
         --- stderr
-        dry run, nothing changed: make topic flights with 4 queues
+        dry run, nothing changed: make topic flights with 4 queues, which keeps 7d
     "#]],
     );
     check(

@@ -55,14 +55,14 @@ fn a_folder_of_another_version_is_left_alone() {
     assert_eq!(sandbox.stop().code, 0);
     let format = sandbox.path().join("data/log/FORMAT");
     let ours = fs::read_to_string(&format).unwrap();
-    fs::write(&format, ours.replace('1', "999")).unwrap();
+    fs::write(&format, ours.replace('2', "999")).unwrap();
     let ended = refused(&sandbox, &sandbox.path().join("data"), ANY_PORT);
     expect_end(
         &sandbox,
         &ended,
         &expect![[r#"
         exit 1
-        error[TG0401]: data folder FOLDER/data/log has format version 999; this program reads version 1: use the matching release or another folder
+        error[TG0401]: data folder FOLDER/data/log has format version 999; this program reads version 2: use the matching release or another folder
           hint: run `tidegate help TG0401`
     "#]],
     );
