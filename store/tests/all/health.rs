@@ -162,7 +162,8 @@ fn a_disk_that_hangs_shows_as_a_write_that_waits_and_heals() {
     vfs.hold_syncs(false);
     until("it heals", &mut || reader.oldest_wait().is_zero());
     let times = reader.stats().sync_times;
-    assert!(times.recent_max_us >= 20_000, "{times:?}");
+    // The sync began a little after what waited for it was appended.
+    assert!(times.recent_max_us >= 10_000, "{times:?}");
     assert!(times.buckets.iter().sum::<u64>() >= 2);
     assert!(times.total_us >= times.recent_max_us);
 }
