@@ -268,6 +268,9 @@ impl Appender {
         if claim == Claim::Data && self.shared.reserve.is_broken() {
             return Err(AppendError::NoSpace);
         }
+        if claim == Claim::Data && self.is_ahead_of_checkpoint() {
+            return Err(AppendError::Full);
+        }
         let room = self.active.segment.end() - self.tail;
         let next = if room < bytes {
             Some(self.next_segment(bytes, claim)?)
@@ -290,6 +293,13 @@ impl Appender {
             self.tail = end;
             Ok(())
         })
+    }
+
+    /// Whether a whole interval of log lies behind a checkpoint that is still being written: a start
+    /// would read more than two.
+    fn is_ahead_of_checkpoint(&self) -> bool {
+        self.tail.saturating_sub(self.last_checkpoint.position) > self.config.checkpoint_bytes
+            && self.shared.files.is_checkpointing()
     }
 
     fn next_segment(&self, bytes: u64, claim: Claim) -> Result<WritableSegment, AppendError> {

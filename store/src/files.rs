@@ -41,6 +41,8 @@ pub(crate) struct Files {
     floor: AtomicU64,
     /// Told after each checkpoint: what is below the floor may go.
     nudge: Arc<Nudge>,
+    /// Told after each job: an append that was refused because of it is worth another try.
+    when_done: Box<dyn Fn() + Send + Sync>,
     checkpoints: AtomicU64,
     failures: AtomicU64,
 }
@@ -61,8 +63,10 @@ impl Files {
         reserve: Arc<Reserve>,
         nudge: Arc<Nudge>,
         snapshots: Snapshots,
+        when_done: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
         Self {
+            when_done,
             floor: AtomicU64::new(snapshots.floor()),
             segments,
             reserve,
@@ -163,6 +167,7 @@ impl Files {
                 lock(&self.state).checkpointing = false;
             }
         }
+        (self.when_done)();
         true
     }
 

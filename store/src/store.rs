@@ -95,6 +95,7 @@ impl Store {
         let snapshots = Snapshots::new(folder.clone(), manifests, next_number);
         let keys = Keys::new(vfs.clone(), folder.clone(), segments.clone());
         let nudge = Arc::new(Nudge::default());
+        let owner = commit.clone();
         let files = Arc::new(Files::new(
             vfs.clone(),
             folder.clone(),
@@ -102,6 +103,7 @@ impl Store {
             reserve.clone(),
             nudge.clone(),
             snapshots,
+            Box::new(move || owner.wake_owner()),
         ));
         for job in jobs {
             if let Job::Index(sealed) = &job {

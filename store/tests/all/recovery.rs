@@ -1,10 +1,14 @@
 //! Torn tails are cut, rot is not; snapshots fall back; indexes are rebuilt.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidegate_model::{QueueId, Seq, ShardId, Timestamp};
 use tidegate_store::sim::{Crash, Op, SimVfs};
-use tidegate_store::{Background, LogPosition, OpenError, ReadError, Store, StoreConfig};
+use tidegate_store::{
+    AppendError, Background, Kind, LogPosition, OpenError, ReadError, Store, StoreConfig,
+};
 
 use crate::support::{Ledger, batch, check_reads, dir, open_manual, record, small};
 
@@ -413,6 +417,46 @@ fn restart_reads_at_most_two_checkpoint_intervals() {
 }
 
 #[test]
+fn messages_wait_for_a_checkpoint_that_takes_long() {
+    let vfs = SimVfs::new(15);
+    let (mut store, background, _) = open_manual(&vfs, small()).unwrap();
+    let interval = small().checkpoint_bytes;
+    let unit = [batch(0, 5, 1, 1, &[7; 1024])];
+    let woken = Arc::new(AtomicU64::new(0));
+    let count = woken.clone();
+    store.appender.on_durable(Arc::new(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+    }));
+    let mut appended = 0;
+    let error = loop {
+        while background.flush() | background.prepare() {}
+        store.appender.settle().unwrap();
+        if store.appender.checkpoint_due(Timestamp(1)) {
+            assert!(store.appender.checkpoint(Timestamp(1), Vec::new()));
+        }
+        match store.appender.append(&unit) {
+            Ok(_) => appended += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, AppendError::Full), "{error}");
+    assert!(appended * 1024 < 2 * interval, "{appended}");
+    let mut ack = batch(0, 0, 0, 1, b"an ack");
+    ack.kind = Kind::Group;
+    store.appender.append(&[ack]).unwrap();
+
+    let before = woken.load(Ordering::Relaxed);
+    while background.write_file() {}
+    assert!(woken.load(Ordering::Relaxed) > before, "worth another try");
+    store.appender.append(&unit).unwrap();
+    background.run_all();
+    drop(store);
+    let (store, _background, _) = open_manual(&vfs, small()).unwrap();
+    assert!(store.report.log_bytes_read <= 2 * interval + small().segment_bytes_max);
+    assert_eq!(store.reader.bounds(QueueId(5)).next.0, appended + 1);
+}
+
+#[test]
 fn a_group_may_end_where_its_segment_does() {
     let config = StoreConfig {
         ring_bytes: 1 << 20,
@@ -468,7 +512,7 @@ fn a_folder_in_new_folders_is_there_after_a_power_cut() {
     let dir = std::path::Path::new("/new/newer/newest");
     let open = |vfs: &SimVfs| {
         let mut ledger = Ledger::default();
-        let vfs = std::sync::Arc::new(vfs.clone());
+        let vfs = Arc::new(vfs.clone());
         let opened = Store::open_manual(vfs, dir, small(), Timestamp(0), &mut ledger);
         opened.map(|(store, background)| (store, background, ledger))
     };
