@@ -45,6 +45,12 @@ pub(crate) struct Metrics {
     pub(crate) quarantined_ranges: Gauge,
     pub(crate) disk_full: Gauge,
     pub(crate) log_oldest_wait: Gauge<f64, AtomicU64>,
+    log_live_bytes: Gauge,
+    log_file_bytes: Gauge,
+    reserve_bytes: Gauge,
+    rewritten_bytes: Gauge,
+    segments_removed: Gauge,
+    segments_rewritten: Gauge,
     scrubbed: Gauge,
     scrub_rounds: Gauge,
     scrub_found: Gauge,
@@ -160,6 +166,14 @@ impl Metrics {
         let log_fenced = gauge("log_fenced", "1 after a failed write or sync");
         let quarantined_ranges = gauge("log_quarantined_ranges", "Damaged ranges set apart");
         let disk_full = gauge("disk_full", "1 while there is no room for messages");
+        let segments_removed = gauge(
+            "log_segments_removed",
+            "Segments removed since start, nothing in them being live",
+        );
+        let segments_rewritten = gauge(
+            "log_segments_rewritten",
+            "Segments rewritten since start without what was dead in them",
+        );
         let scrub_rounds = gauge("log_scrub_rounds", "Rounds through all full segments");
         let scrub_found = gauge("log_scrub_found", "Damaged ranges that scrubbing found");
         let mut bytes_gauge = |name: &str, help: &str| {
@@ -171,6 +185,10 @@ impl Metrics {
             bytes_gauge("log_durable", "Position up to which the log is synced");
         let log_tail_bytes = bytes_gauge("log_tail", "Position up to which the log is written");
         let recovery_bytes = bytes_gauge("recovery_read", "Log bytes read at the last start");
+        let log_live_bytes = bytes_gauge("log_live", "Batches that queues still hold");
+        let log_file_bytes = bytes_gauge("log_files", "Segment files");
+        let reserve_bytes = bytes_gauge("log_reserve", "Kept for a full disk");
+        let rewritten_bytes = bytes_gauge("log_rewritten", "Written by rewriting since start");
         let scrubbed = bytes_gauge("log_scrubbed", "Bytes that scrubbing has read since start");
         let mut seconds_gauge = |name: &str, help: &str| {
             let metric = Gauge::<f64, AtomicU64>::default();
@@ -214,6 +232,12 @@ impl Metrics {
             quarantined_ranges,
             disk_full,
             log_oldest_wait,
+            log_live_bytes,
+            log_file_bytes,
+            reserve_bytes,
+            rewritten_bytes,
+            segments_removed,
+            segments_rewritten,
             scrubbed,
             scrub_rounds,
             scrub_found,
@@ -240,6 +264,12 @@ impl Metrics {
         self.log_segments.set(gauge(stats.segments));
         self.quarantined_ranges.set(gauge(stats.quarantined));
         self.recovery_bytes.set(gauge(stats.recovery_bytes_read));
+        self.log_live_bytes.set(gauge(stats.live_bytes));
+        self.log_file_bytes.set(gauge(stats.log_bytes));
+        self.reserve_bytes.set(gauge(stats.reserve_bytes));
+        self.rewritten_bytes.set(gauge(stats.moved_bytes));
+        self.segments_removed.set(gauge(stats.segments_removed));
+        self.segments_rewritten.set(gauge(stats.segments_rewritten));
         self.scrubbed.set(gauge(stats.scrub.bytes));
         self.scrub_rounds.set(gauge(stats.scrub.rounds));
         self.scrub_found.set(gauge(stats.scrub.found));

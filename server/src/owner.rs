@@ -227,6 +227,10 @@ impl Owner {
         self.append_dead_letters();
         self.append_trims();
         self.appender.tick(now);
+        // Who looks at readiness may send no publish that could find it out.
+        if self.shared.health().disk_full && !self.appender.is_out_of_space() {
+            self.shared.set_disk_full(false);
+        }
         self.send_outcomes();
         self.checkpoint_if_due(now);
     }

@@ -295,6 +295,13 @@ impl Appender {
         })
     }
 
+    /// Whether messages are refused for want of space, or will be once the segment is full.
+    #[must_use]
+    pub fn is_out_of_space(&self) -> bool {
+        self.shared.reserve.is_broken()
+            || matches!(self.preparer.spare(), Spare::Failed { is_full: true })
+    }
+
     /// Whether a whole interval of log lies behind a checkpoint that is still being written: a start
     /// would read more than two.
     fn is_ahead_of_checkpoint(&self) -> bool {

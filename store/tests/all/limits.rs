@@ -57,6 +57,7 @@ fn a_full_disk_refuses_appends_and_serves_reads() {
         }
     };
     assert!(matches!(error, AppendError::NoSpace) && error.is_retryable());
+    assert!(store.appender.is_out_of_space());
     let left_over = |path: &std::path::PathBuf| path.to_string_lossy().ends_with(".tmp");
     assert!(!vfs.files().iter().any(left_over), "{:?}", vfs.files());
     assert!(vfs.used() <= 200 << 10);
@@ -67,6 +68,7 @@ fn a_full_disk_refuses_appends_and_serves_reads() {
     now = now.plus_ms(5000);
     store.appender.tick(now);
     background.run_all();
+    assert!(!store.appender.is_out_of_space());
     let appended = store.appender.append(&unit).unwrap();
     ledger.apply(record(&unit[0], &appended[0]));
     background.run_all();
