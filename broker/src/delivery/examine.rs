@@ -109,8 +109,11 @@ impl Active {
         cx: &mut Context<'_>,
     ) {
         let lane = &mut self.lanes[index];
-        let stop = first_stop(&batches);
-        let next = stop.map_or(next, |(stop, _)| next.min(stop.max(from)));
+        // What was trimmed while it was being looked at is gone.
+        let from = from.max(lane.scan);
+        let next = next.max(from);
+        let stop = first_stop(&batches).filter(|(stop, _)| *stop >= from);
+        let next = stop.map_or(next, |(stop, _)| next.min(stop));
         lane.stopped = lane.stopped.or(stop.map(|(_, code)| code));
         let shard = &cx.shards[lane.shard.0 as usize];
         let known = match shard.cursor(lane.queue, self.id) {

@@ -541,6 +541,8 @@ impl Run {
             let mut request = receive("g", "t", 1_000, 1);
             request.max_bytes = 1 << 20;
             self.node.receive(id, &request).unwrap();
+            // What is granted at once came before whatever becomes durable next.
+            self.observe();
             self.settle_down();
             for index in before..self.all.len() {
                 let grant = self.all[index].clone();
