@@ -203,7 +203,10 @@ impl Index {
         })?;
         let nonce = segment.nonce()?;
         let (open, rebuilt) = sealed.open(self.vfs.as_ref(), &self.folder, nonce, || {
-            let mut index = rebuild_index(&segment)?;
+            let (mut index, gaps) = rebuild_index(&segment)?;
+            for gap in gaps {
+                self.segments.quarantine(gap.start, gap.end);
+            }
             self.chain(&mut index);
             Ok(index)
         })?;

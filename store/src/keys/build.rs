@@ -25,7 +25,7 @@ pub(super) fn build(segment: &Arc<Segment>, nonce: u64) -> Result<Bytes, ReadErr
     };
     let mut rows: Vec<KixRow> = Vec::new();
     let mut hashes = Vec::new();
-    for_each_batch(segment, |scanner, header| {
+    let gaps = for_each_batch(segment, |scanner, header| {
         if !holds_messages(header) || info.covered != COVERS_ALL {
             return;
         }
@@ -41,6 +41,8 @@ pub(super) fn build(segment: &Arc<Segment>, nonce: u64) -> Result<Bytes, ReadErr
         }
         hashes.clear();
     })?;
+    let lost = u32::try_from(gaps.len()).unwrap_or(u32::MAX);
+    info.unreadable = info.unreadable.saturating_add(lost);
     Ok(Kix::encode(&info, rows).into())
 }
 

@@ -69,7 +69,8 @@ pub struct KixInfo {
     pub nonce: u64,
     /// Data batches at this place or later are not indexed: there are too many keys.
     pub covered: u32,
-    /// Data batches that could not be read when the index was made.
+    /// Batches that could not be read when the index was made, and damaged ranges that may have
+    /// held some.
     pub unreadable: u32,
 }
 

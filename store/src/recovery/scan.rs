@@ -1,5 +1,6 @@
 //! Reading a segment forward with plain reads, where an error is a value and never a signal.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -145,26 +146,34 @@ impl Scanner {
 }
 
 /// Makes a sealed segment's index anew from its batches, its queues not chained to earlier ones.
-pub(crate) fn rebuild_index(segment: &Arc<Segment>) -> Result<MemoryIndex, ReadError> {
+/// With it come the [gaps](for_each_batch): what was there is in no index any more.
+pub(crate) fn rebuild_index(
+    segment: &Arc<Segment>,
+) -> Result<(MemoryIndex, Vec<Range<u64>>), ReadError> {
     let mut index = MemoryIndex::new(segment.base());
-    for_each_batch(segment, |_, header| {
+    let gaps = for_each_batch(segment, |_, header| {
         let entry = Entry::of(header, segment.base());
         index.put_seq(header.shard, entry.seq, entry.place);
         if header.queue.0 != 0 && entry.span > 0 {
             index.put(header.queue, NO_SEGMENT, entry);
         }
     })?;
-    Ok(index)
+    Ok((index, gaps))
 }
 
 /// Visits the batches of a segment that nothing is appended to any more, in order, local records
 /// and what was cut left out. Their sections are not looked at.
+///
+/// Gives the gaps between them: one batch begins where the one before ends, so what lies in between
+/// had a header that can't be read now.
 pub(crate) fn for_each_batch(
     segment: &Arc<Segment>,
     mut visit: impl FnMut(&mut Scanner, &BatchHeader),
-) -> Result<(), ReadError> {
+) -> Result<Vec<Range<u64>>, ReadError> {
     let mut scanner = Scanner::open(segment.clone())?;
+    let mut gaps = Vec::new();
     let mut at = segment.first();
+    let mut end = at;
     let mut epoch = 0;
     while !segment.is_full_at(at) {
         let newer = |_| segment.quarantined(segment.base(), segment.end());
@@ -183,11 +192,15 @@ pub(crate) fn for_each_batch(
             at = header.position.0 + ALIGN as u64;
             continue;
         }
+        if at == end && header.position.0 > end {
+            gaps.push(end..header.position.0);
+        }
         at = header.end().0;
+        end = at;
         epoch = header.log_epoch;
         if !header.kind.is_local() {
             visit(&mut scanner, &header);
         }
     }
-    Ok(())
+    Ok(gaps)
 }
