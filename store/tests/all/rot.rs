@@ -4,6 +4,8 @@
 //! What one node can't tell is left out: damage to the last group of all, while no durable mark, no
 //! later batch and no snapshot says that it was durable, looks like a torn tail.
 
+mod every_byte;
+
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
