@@ -11,7 +11,7 @@ use crate::index::SealedIndex;
 use crate::keys::SealedKeys;
 use crate::segment::is_full;
 use crate::segments::Segments;
-use crate::snapshot::{Checkpoint, Snapshots};
+use crate::snapshot::{Checkpoint, Manifest, Snapshots};
 use crate::space::{Nudge, Reserve};
 use crate::sync::{lock, wait};
 use crate::vfs::Vfs;
@@ -188,6 +188,12 @@ impl Files {
     /// kept generations it is opened from.
     pub(crate) fn floor(&self) -> u64 {
         self.floor.load(Ordering::Acquire)
+    }
+
+    /// Runs `f` with the generations that are kept, newest first: none is written meanwhile, no
+    /// file of theirs is removed, and the floor stays.
+    pub(crate) fn with_generations<R>(&self, f: impl FnOnce(&[Manifest]) -> R) -> R {
+        f(lock(&self.snapshots).kept())
     }
 
     /// See [`Snapshots::verify`].

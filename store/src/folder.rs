@@ -93,6 +93,14 @@ impl Folder {
         Ok(true)
     }
 
+    /// Names the version of a folder whose log and snapshots are there and durable.
+    pub(crate) fn write_version(&self, vfs: &dyn Vfs) -> Result<(), OpenError> {
+        let path = self.root.join(FORMAT_FILE);
+        let text = format!("{FORMAT_WORDS}{FORMAT_VERSION}\n");
+        write_durably(vfs, &self.root, FORMAT_FILE, text.as_bytes())
+            .map_err(OpenError::io("writing", &path))
+    }
+
     fn create(&self, vfs: &dyn Vfs) -> Result<(), OpenError> {
         let path = self.root.join(FORMAT_FILE);
         for dir in [&self.log, &self.snapshot] {
@@ -107,29 +115,8 @@ impl Folder {
             }
         }
         // The version is there only where the folders durably are: from then on nobody makes them.
-        self.sync_names(vfs)?;
-        let text = format!("{FORMAT_WORDS}{FORMAT_VERSION}\n");
-        write_durably(vfs, &self.root, FORMAT_FILE, text.as_bytes())
-            .map_err(OpenError::io("writing", &path))
-    }
-
-    /// Makes the names of the folders durable, and those of all folders that they lie in: any of
-    /// them may be as new.
-    fn sync_names(&self, vfs: &dyn Vfs) -> Result<(), OpenError> {
-        for dir in self.root.ancestors() {
-            let dir = if dir.as_os_str().is_empty() {
-                Path::new(".")
-            } else {
-                dir
-            };
-            match vfs.sync_dir(dir) {
-                Ok(()) => {}
-                // We can open what we made, so this one, and all above it, were there before.
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
-                Err(error) => return Err(OpenError::io("syncing", dir)(error)),
-            }
-        }
-        Ok(())
+        sync_names(vfs, &self.root)?;
+        self.write_version(vfs)
     }
 
     pub(crate) fn log_file(&self, number: u64, extension: &str) -> PathBuf {
@@ -139,6 +126,25 @@ impl Folder {
     pub(crate) fn snapshot_file(&self, number: u64, extension: &str) -> PathBuf {
         self.snapshot.join(file_name(number, extension))
     }
+}
+
+/// Makes the names in `root` durable, and those of all folders that it lies in: any of them may be
+/// as new.
+pub(crate) fn sync_names(vfs: &dyn Vfs, root: &Path) -> Result<(), OpenError> {
+    for dir in root.ancestors() {
+        let dir = if dir.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            dir
+        };
+        match vfs.sync_dir(dir) {
+            Ok(()) => {}
+            // We can open what we made, so this one, and all above it, were there before.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+            Err(error) => return Err(OpenError::io("syncing", dir)(error)),
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn file_name(number: u64, extension: &str) -> String {

@@ -35,6 +35,7 @@ mod stats;
 mod sync;
 mod threads;
 
+pub mod backup;
 pub mod check;
 pub mod trim;
 

@@ -94,6 +94,12 @@ impl Segments {
         }
     }
 
+    /// The damaged ranges that begin before `end`: from, and to exclusive.
+    pub(crate) fn quarantined_below(&self, end: u64) -> Vec<(u64, u64)> {
+        let ranges = read(&self.quarantined);
+        ranges.range(..end).map(|(from, to)| (*from, *to)).collect()
+    }
+
     pub(crate) fn quarantined_count(&self) -> usize {
         self.quarantined_count.load(Ordering::Relaxed)
     }

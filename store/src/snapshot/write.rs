@@ -164,6 +164,11 @@ impl Snapshots {
         self.remove_unneeded(vfs)
     }
 
+    /// The generations on disk, newest first.
+    pub(crate) fn kept(&self) -> &[Manifest] {
+        &self.kept
+    }
+
     /// Base of the oldest segment that recovery from either generation may read, or look into for
     /// what was not sealed yet. 0 while there are no two generations.
     pub(crate) fn floor(&self) -> u64 {

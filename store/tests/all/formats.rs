@@ -11,6 +11,7 @@ use tidegate_model::hash::key_hash;
 use tidegate_model::{
     Offset, ProducerEpoch, ProducerId, QueueId, Seq, Sequence, ShardId, Term, Timestamp,
 };
+use tidegate_store::backup::{Backup, BackupFile, FileId, KeptFile};
 use tidegate_store::header::HEADER_BYTES;
 use tidegate_store::sim::SimVfs;
 use tidegate_store::{
@@ -110,6 +111,49 @@ fn a_manifest() {
     let bytes = fixture("manifest.v1", || manifest.encode());
     let decoded = Manifest::decode(&bytes).unwrap();
     assert_eq!(decoded, manifest);
+    assert_eq!(decoded.encode(), bytes);
+}
+
+#[test]
+fn a_manifest_of_a_backup() {
+    let kept = |id, size, len, crc| KeptFile {
+        file: BackupFile { id, size, len },
+        crc,
+    };
+    let segment = FileId::Segment {
+        base: 16 << 20,
+        nonce: NONCE,
+    };
+    let snapshot = FileId::Manifest {
+        generation: 4,
+        crc: 0xABCD,
+    };
+    let part = FileId::Part {
+        number: 2,
+        crc: 0xBCDE,
+    };
+    let component = FileId::Component { digest: [7; 32] };
+    let backup = Backup {
+        number: 3,
+        taken: Timestamp(1_373_241_600_000),
+        node: "sha256:pin".to_owned(),
+        durable: LogPosition(17 << 20),
+        snapshot: 4,
+        snapshot_position: LogPosition(16 << 20),
+        format: 2,
+        fetched: 1 << 20,
+        damaged: vec![(LogPosition(16 << 20), LogPosition((16 << 20) + 4096))],
+        more_damaged: 0,
+        files: vec![
+            kept(segment, 32 << 20, 1 << 20, 0x1234),
+            kept(snapshot, 200, 200, 0xABCD),
+            kept(part, 40, 40, 0xBCDE),
+            kept(component, 88_000, 88_000, 0x5678),
+        ],
+    };
+    let bytes = fixture("backup.v1", || backup.encode());
+    let decoded = Backup::decode(&bytes).unwrap();
+    assert_eq!(decoded, backup);
     assert_eq!(decoded.encode(), bytes);
 }
 

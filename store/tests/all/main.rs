@@ -9,6 +9,7 @@
 mod support;
 
 mod ack;
+mod backup;
 mod check;
 mod faults;
 mod find;
