@@ -38,6 +38,8 @@ use durable::Pending;
 
 /// Inputs taken in one turn before the log and the effects have theirs.
 const TURN_INPUTS_MAX: usize = 4_096;
+/// A turn of at most so many inputs leaves time to wait for the sync of what it appended.
+const QUIET_INPUTS_MAX: usize = 4;
 /// The longest sleep: a checkpoint may be due.
 const IDLE_MS: i64 = 1_000;
 /// The longest sleep while the log has no mark yet of how far it is durable.
@@ -102,19 +104,21 @@ impl Owner {
     /// Runs until told to stop, or until the last way to it is gone.
     pub(crate) fn run(mut self) {
         self.state.dirty = vec![true; self.shards as usize];
+        self.appender.flush_by_hand();
         while !self.state.stopping {
             let now = self.clock.now();
-            let alive = self.take_inputs(now);
-            self.turn();
-            if !alive {
+            let Some(inputs) = self.take_inputs(now) else {
+                self.turn(false);
                 break;
-            }
+            };
+            self.turn(inputs <= QUIET_INPUTS_MAX);
         }
         self.finish();
     }
 
-    /// Waits for the first input, then takes what else has arrived. False if nobody can send.
-    fn take_inputs(&mut self, now: Timestamp) -> bool {
+    /// Waits for the first input, then takes what else has arrived. How many; `None` if nobody can
+    /// send.
+    fn take_inputs(&mut self, now: Timestamp) -> Option<usize> {
         let wait = self
             .idle_until(now)
             .0
@@ -123,16 +127,16 @@ impl Owner {
         let wait = Duration::from_millis(u64::try_from(wait).expect("clamped"));
         match self.inputs.recv_timeout(wait) {
             Ok(input) => self.input(input),
-            Err(RecvTimeoutError::Timeout) => return true,
-            Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Timeout) => return Some(0),
+            Err(RecvTimeoutError::Disconnected) => return None,
         }
-        for _ in 1..TURN_INPUTS_MAX {
+        for taken in 1..TURN_INPUTS_MAX {
             match self.inputs.try_recv() {
                 Ok(input) => self.input(input),
-                Err(_) => break,
+                Err(_) => return Some(taken),
             }
         }
-        true
+        Some(TURN_INPUTS_MAX)
     }
 
     fn idle_until(&self, now: Timestamp) -> Timestamp {
@@ -210,8 +214,8 @@ impl Owner {
         }
     }
 
-    /// What a turn does after its inputs.
-    fn turn(&mut self) {
+    /// What a turn does after its inputs. After few of them it may wait for a sync itself.
+    fn turn(&mut self, may_wait: bool) {
         let now = self.clock.now();
         self.complete_durable();
         self.publish_backlog();
@@ -223,16 +227,28 @@ impl Owner {
             self.core.tick(now, &mut self.state.effects);
         }
         self.carry_out_effects();
-        self.append_journal();
-        self.append_dead_letters();
-        self.append_trims();
+        self.append_rest();
         self.appender.tick(now);
+        self.send_outcomes();
+        if self.appender.flush(may_wait) {
+            self.complete_durable();
+            self.carry_out_effects();
+            self.append_rest();
+            self.appender.flush(false);
+        }
         // Who looks at readiness may send no publish that could find it out.
         if self.shared.health().disk_full && !self.appender.is_out_of_space() {
             self.shared.set_disk_full(false);
         }
         self.send_outcomes();
         self.checkpoint_if_due(now);
+    }
+
+    /// Appends what inputs and effects left to be logged.
+    fn append_rest(&mut self) {
+        self.append_journal();
+        self.append_dead_letters();
+        self.append_trims();
     }
 
     /// The last turn: nothing new is taken, what is logged becomes durable and is answered.
@@ -246,6 +262,7 @@ impl Owner {
             self.complete_durable();
             self.carry_out_effects();
             self.append_journal();
+            self.appender.flush(false);
         }
         self.send_outcomes();
         self.checkpoint_now();

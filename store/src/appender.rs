@@ -43,7 +43,7 @@ pub struct Appender {
     /// Last batch of each shard, in flight included.
     pub(crate) tails: Vec<(Term, u64)>,
     pub(crate) settled_tails: Vec<(Term, u64)>,
-    /// Next offsets of queues that were appended to since the opening, in flight included.
+    /// Next offsets of the queues that have batches in flight.
     pub(crate) queue_tails: QueueMap<u64>,
     pub(crate) in_flight: VecDeque<InFlight>,
     pub(crate) appended: Vec<Appended>,
@@ -421,6 +421,9 @@ impl Appender {
             while let Some(next) = self.in_flight.pop_front_if(|next| next.end <= durable.0) {
                 let (queue, entry) = (next.queue, next.entry);
                 self.settled_tails[entry.shard as usize] = (next.term, entry.seq);
+                if self.queue_tails.get(&queue) == Some(&entry.end_offset()) {
+                    self.queue_tails.remove(&queue);
+                }
                 if let Some(sealed) = index.push(next.segment_base, queue, entry) {
                     self.deltas.clear();
                     self.table_due = true;
@@ -499,6 +502,20 @@ impl Appender {
             stale: false,
         };
         true
+    }
+
+    /// From now on small appends wait for [`Appender::flush`], which an owner calls when it has no
+    /// more to append.
+    pub fn flush_by_hand(&self) {
+        self.shared.commit.set_by_owner();
+    }
+
+    /// After [`Appender::flush_by_hand`]: has what was appended written and synced. By the store's
+    /// own thread, or, if `may_wait`, in this call where that is sooner: the appends are small, that
+    /// thread sleeps, and the disk's last sync was quick. `true` if the call did it: settle again,
+    /// since the callback of [`Appender::on_durable`] doesn't run for it.
+    pub fn flush(&self, may_wait: bool) -> bool {
+        self.shared.commit.flush_by_owner(may_wait)
     }
 
     /// Calls `f` after each sync, when the log is fenced, and when a refused append is worth

@@ -40,6 +40,8 @@ pub(crate) struct Latency {
     waiting_since: AtomicU64,
     /// The same of the group that is being written.
     flushing_since: AtomicU64,
+    /// What the last sync took, in microseconds.
+    last_sync: AtomicU64,
     times: Mutex<Times>,
 }
 
@@ -57,6 +59,7 @@ impl Latency {
             start: Instant::now(),
             waiting_since: AtomicU64::new(0),
             flushing_since: AtomicU64::new(0),
+            last_sync: AtomicU64::new(0),
             times: Mutex::default(),
         }
     }
@@ -98,8 +101,14 @@ impl Latency {
         Duration::from_micros(self.now().saturating_sub(since))
     }
 
+    /// What the last sync took; zero if there was none.
+    pub(crate) fn last_sync(&self) -> Duration {
+        Duration::from_micros(self.last_sync.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn synced(&self, took: Duration) {
         let us = micros(took);
+        self.last_sync.store(us, Ordering::Relaxed);
         let window = self.window();
         let mut times = lock(&self.times);
         times.roll(window);

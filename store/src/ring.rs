@@ -166,6 +166,11 @@ impl Ring {
         self.ready.is_empty() && self.chunk.is_empty()
     }
 
+    /// Bytes that nobody took yet.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.ready_bytes + self.chunk.len()
+    }
+
     /// The oldest extents, of `most` bytes or one extent.
     pub(crate) fn take(&mut self, most: usize) -> Vec<Extent> {
         if self.ready_bytes < most {

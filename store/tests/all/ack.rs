@@ -185,3 +185,70 @@ fn fences(fail: impl Fn(&SimVfs, bool), action: &str) {
     // What the failed sync was for may have reached the platter all the same.
     assert!(found == [b"good" as &[u8]] || found == [b"good" as &[u8], b"bad"]);
 }
+
+#[test]
+fn an_owner_that_flushes_by_hand_syncs_what_is_little_itself() {
+    let vfs = SimVfs::new(11);
+    let mut store = open(&vfs);
+    let calls = Arc::new(AtomicU64::new(0));
+    let count = calls.clone();
+    store.appender.on_durable(Arc::new(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+    }));
+    store.appender.flush_by_hand();
+    assert!(!store.appender.flush(true), "nothing waits");
+
+    let end = store
+        .appender
+        .append(&[batch(0, 5, 2, 10, b"little")])
+        .unwrap()[0]
+        .end;
+    assert!(store.appender.written() < end, "it waits for the owner");
+    // The flush thread may not have gone to sleep yet; then it takes what waits itself.
+    let here = store.appender.flush(true);
+    eventually("durable", || store.appender.settle().unwrap() == end);
+    if here {
+        assert_eq!(calls.load(Ordering::SeqCst), 0, "the owner knows already");
+    }
+
+    let end = store
+        .appender
+        .append(&[batch(0, 5, 2, 10, b"more")])
+        .unwrap()[0]
+        .end;
+    assert!(!store.appender.flush(false), "the flush thread does it");
+    eventually("durable", || store.appender.settle().unwrap() == end);
+    eventually("the callback", || calls.load(Ordering::SeqCst) > 0);
+
+    // Too much for the owner: nobody has to say anything.
+    let much = [7; 20 << 10];
+    let end = store.appender.append(&[batch(0, 5, 2, 10, &much)]).unwrap()[0].end;
+    eventually("durable", || store.appender.settle().unwrap() == end);
+}
+
+#[test]
+fn what_is_flushed_by_hand_is_acknowledged_after_its_sync_and_fenced_like_all_else() {
+    let vfs = SimVfs::new(12);
+    let mut store = open(&vfs);
+    store.appender.flush_by_hand();
+    let mut here = 0;
+    for round in 0..200_u32 {
+        let end = store
+            .appender
+            .append(&[batch(0, 5, 1, 10, &round.to_le_bytes())])
+            .unwrap()[0]
+            .end;
+        if store.appender.flush(true) {
+            here += 1;
+            assert_eq!(store.appender.settle().unwrap(), end, "at once");
+        }
+        eventually("durable", || store.appender.settle().unwrap() == end);
+    }
+    assert!(here > 0, "the flush thread slept at no time of 200");
+    drop(store);
+    let rebooted = vfs.crash(Crash::LoseAll);
+    let mut ledger = Ledger::default();
+    let shared = Arc::new(rebooted);
+    let store = Store::open(shared, dir(), small(), Timestamp(0), &mut ledger).unwrap();
+    assert_eq!(store.reader.bounds(QueueId(5)).next.0, 200);
+}
