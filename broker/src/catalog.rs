@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidegate_model::{
-    GroupId, Name, Offset, QueueId, ShardId, Timestamp, TopicId, TopicRef, TopicSettings, ViewId,
+    GroupId, Name, Offset, QueueId, QueueTable, ShardId, Timestamp, TopicId, TopicRef,
+    TopicSettings, ViewId,
 };
 
 use crate::id::{BindingId, CursorId, SourceId};
@@ -122,7 +123,7 @@ pub struct Catalog {
     pub(crate) last: LastIds,
     pub(crate) topics: BTreeMap<TopicId, Topic>,
     pub(crate) topic_names: BTreeMap<TopicRef, TopicId>,
-    pub(crate) queues: BTreeMap<QueueId, TopicId>,
+    pub(crate) queues: QueueTable<TopicId>,
     pub(crate) groups: BTreeMap<GroupId, Group>,
     pub(crate) group_names: BTreeMap<GroupRef, GroupId>,
     pub(crate) views: BTreeMap<ViewId, View>,
@@ -163,7 +164,7 @@ impl Catalog {
             last: LastIds::default(),
             topics: BTreeMap::new(),
             topic_names: BTreeMap::new(),
-            queues: BTreeMap::new(),
+            queues: QueueTable::default(),
             groups: BTreeMap::new(),
             group_names: BTreeMap::new(),
             views: BTreeMap::new(),
@@ -218,7 +219,7 @@ impl Catalog {
     /// The topic that a queue belongs to; `None` once it is removed.
     #[must_use]
     pub fn topic_of(&self, queue: QueueId) -> Option<&Topic> {
-        self.topics.get(self.queues.get(&queue)?)
+        self.topics.get(self.queues.get(queue)?)
     }
 
     /// The group of this name.

@@ -132,7 +132,9 @@ impl Core {
         Self {
             settings,
             catalog: Catalog::new(shards),
-            shards: (0..shards).map(|_| Shard::default()).collect(),
+            shards: (0..shards)
+                .map(|shard| Shard::new(ShardId(shard), shards))
+                .collect(),
             admissions: Admissions::default(),
             delivery: Delivery::new(),
             topics_version: 1,
@@ -193,11 +195,12 @@ impl Core {
             len: bytes.len(),
             what,
         };
+        let shards = self.settings.shards.max(1);
         let place = self
             .shards
             .get_mut(shard.0 as usize)
             .ok_or_else(|| error("the node has fewer shards".to_owned()))?;
-        *place = Shard::restore(bytes).map_err(error)?;
+        *place = Shard::restore(shard, shards, bytes).map_err(error)?;
         Ok(())
     }
 
@@ -288,8 +291,7 @@ impl Core {
         }
         let shard = self.shard_mut(appended.queue);
         let end = appended.base_offset.plus(u64::from(appended.span));
-        let known = shard.ends.entry(appended.queue).or_default();
-        *known = end.max(*known);
+        shard.ends.raise(appended.queue, end);
         shard.producers.apply(appended);
         let (delivery, mut cx) = self.deliver(now, effects);
         delivery.appended(appended.queue, &mut cx);

@@ -1,20 +1,21 @@
 //! The replicated state of one shard: what its log's data and group batches add up to.
 
+mod ends;
 mod snapshot;
 
 use std::collections::BTreeMap;
 
-use tidegate_model::{Offset, QueueId};
+use tidegate_model::{Offset, QueueId, ShardId};
 
 use crate::cursor::CursorState;
 use crate::id::CursorId;
 use crate::publish::producers::Producers;
+use ends::Ends;
 
 /// State of one shard. Changed only by what became durable.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shard {
-    /// One past the last durable message of each queue that has any.
-    pub(crate) ends: BTreeMap<QueueId, Offset>,
+    pub(crate) ends: Ends,
     /// Dedup state.
     pub(crate) producers: Producers,
     /// Cursors that were set in this shard's journal.
@@ -22,8 +23,17 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
+    /// Shard `shard`, empty, of a node with `shards` of them.
+    pub(crate) fn new(shard: ShardId, shards: u32) -> Self {
+        Self {
+            ends: Ends::new(shard, shards),
+            producers: Producers::default(),
+            cursors: BTreeMap::new(),
+        }
+    }
+
     pub(crate) fn end(&self, queue: QueueId) -> u64 {
-        self.ends.get(&queue).map_or(0, |end| end.0)
+        self.ends.get(queue).0
     }
 
     pub(crate) fn cursor(&self, queue: QueueId, cursor: CursorId) -> Option<&CursorState> {
@@ -40,7 +50,7 @@ impl Shard {
 
     /// Forgets a queue that was removed.
     pub(crate) fn drop_queue(&mut self, queue: QueueId) {
-        self.ends.remove(&queue);
+        self.ends.remove(queue);
         self.producers.drop_queue(queue);
         let gone: Vec<_> = self
             .cursors

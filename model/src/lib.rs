@@ -24,6 +24,7 @@ pub mod limits;
 pub mod message;
 pub mod name;
 pub mod property;
+pub mod queue_table;
 pub mod retention;
 pub mod section;
 
@@ -37,5 +38,6 @@ pub use id::{
 pub use message::Message;
 pub use name::{Name, NameError, TopicRef};
 pub use property::{Value, ValueRef};
+pub use queue_table::QueueTable;
 pub use retention::{Keep, SettingsError, TopicChange, TopicSettings};
 pub use section::{Codec, Record, Section, SectionBuilder, SectionError};

@@ -31,6 +31,12 @@ use claim::Claim;
 use marks::Marks;
 use trims::trims_of;
 
+/// Segments are made no larger than for so many batches of the size that they had lately: indexes
+/// of a segment are in memory as a whole, while it is appended to and when its files are written.
+const SEGMENT_BATCHES_MAX: u64 = 1 << 18;
+/// Such a size is a multiple of this.
+const SEGMENT_STEP_BYTES: u64 = 1 << 20;
+
 /// The log's one owner. Dropping it writes out what was appended, ends the store's threads and
 /// gives the folder's lock back.
 pub struct Appender {
@@ -39,6 +45,8 @@ pub struct Appender {
     pub(crate) config: StoreConfig,
     pub(crate) active: WritableSegment,
     pub(crate) tail: u64,
+    /// Batches in the active segment.
+    pub(crate) segment_batches: u64,
     pub(crate) log_epoch: u32,
     /// Last batch of each shard, in flight included.
     pub(crate) tails: Vec<(Term, u64)>,
@@ -105,7 +113,10 @@ impl Appender {
             .max()
             .unwrap_or(0)
             .max(start.config.shards);
-        let newest_base = crate::sync::read(&start.shared.index.state).newest.base();
+        let (newest_base, newest_batches) = {
+            let index = crate::sync::read(&start.shared.index.state);
+            (index.newest.base(), index.newest.batches())
+        };
         let tails = (0..shards)
             .map(|shard| {
                 start
@@ -121,6 +132,7 @@ impl Appender {
             config: start.config,
             active: start.active,
             tail: start.tail,
+            segment_batches: newest_batches as u64,
             log_epoch: start.log_epoch,
             settled_tails: tails.clone(),
             tails,
@@ -197,6 +209,7 @@ impl Appender {
                 ring.put_zeros(batch.section.len().next_multiple_of(ALIGN) - batch.section.len());
 
                 let base = appender.active.segment.base();
+                appender.segment_batches += 1;
                 appender.tails[shard_at] = (batch.term, seq);
                 let trims = trims_of(batch).expect("checked with the unit");
                 for row in trims.iter().filter(|row| row.start == QUEUE_REMOVED) {
@@ -343,16 +356,24 @@ impl Appender {
             pad.section_len = u32::try_from(rest).expect("segments end at 1 GiB");
             ring.put(&pad.encode(self.active.nonce));
         }
+        let batch_bytes = (self.tail - old.first()).div_ceil(self.segment_batches.max(1));
         self.shared.segments.add(next.segment.clone());
         self.tail = next.segment.first();
+        self.segment_batches = 0;
         ring.switch(next.clone(), self.tail);
         self.active = next;
-        self.want_next();
+        self.want_next(batch_bytes);
     }
 
-    pub(crate) fn want_next(&self) {
+    /// Has the segment after the active one prepared. `batch_bytes`: what a batch took lately.
+    pub(crate) fn want_next(&self, batch_bytes: u64) {
         let segment = &self.active.segment;
-        let size = next_size(segment.size(), &self.config);
+        let most = batch_bytes
+            .saturating_mul(SEGMENT_BATCHES_MAX)
+            .min(self.config.segment_bytes_max)
+            .next_multiple_of(SEGMENT_STEP_BYTES)
+            .max(self.config.segment_bytes);
+        let size = next_size(segment.size(), &self.config).min(most);
         self.preparer.want(Wanted {
             base: segment.end(),
             size,

@@ -16,12 +16,11 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
-use tidegate_model::{Offset, QueueId, Seq, ShardId, Timestamp};
+use tidegate_model::{Offset, QueueId, QueueTable, Seq, ShardId, Timestamp};
 
 use crate::batch::IndexEntry;
 use crate::bytes_at::{i64_at, put, u16_at, u32_at, u64_at};
 use crate::header::{ALIGN, BatchHeader, stored_bytes};
-use crate::id_map::QueueMap;
 use crate::position::LogPosition;
 use crate::trim::{QUEUE_REMOVED, TrimRow};
 
@@ -170,7 +169,7 @@ impl Delta {
 }
 
 /// What the index knows of a queue beside its entries. A node may have a million of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct QueueState {
     pub(crate) start: u64,
     pub(crate) next: u64,
@@ -209,7 +208,7 @@ impl AppendTimes {
 }
 
 pub(crate) struct IndexState {
-    pub(crate) queues: QueueMap<QueueState>,
+    pub(crate) queues: QueueTable<QueueState>,
     /// The sum of all queues' bytes.
     pub(crate) live_bytes: u64,
     /// Trims applied since the opening.
@@ -221,7 +220,7 @@ pub(crate) struct IndexState {
 impl IndexState {
     pub(crate) fn new(base: u64) -> Self {
         Self {
-            queues: QueueMap::default(),
+            queues: QueueTable::default(),
             live_bytes: 0,
             trims: 0,
             newest: MemoryIndex::new(base),
@@ -245,7 +244,7 @@ impl IndexState {
         let Some(replaced) = self.put(queue, entry) else {
             return sealed;
         };
-        let state = self.queues.entry(queue).or_insert(QueueState {
+        let state = self.queues.get_or_insert_with(queue, || QueueState {
             start: entry.base_offset,
             next: entry.base_offset,
             sealed_last: NO_SEGMENT,
@@ -270,7 +269,7 @@ impl IndexState {
         if queue.0 == 0 || entry.span == 0 {
             return None;
         }
-        let state = self.queues.get(&queue);
+        let state = self.queues.get(queue);
         let previous = state.map_or(NO_SEGMENT, |state| state.sealed_last);
         Some(self.newest.put(queue, previous, entry))
     }
@@ -278,9 +277,9 @@ impl IndexState {
     /// Raises a queue's start, or forgets the queue. A row that would lower it changes nothing.
     pub(crate) fn trim(&mut self, row: TrimRow) {
         let gone = if row.start == QUEUE_REMOVED {
-            self.queues.remove(&row.queue).map(|state| state.bytes)
+            self.queues.remove(row.queue).map(|state| state.bytes)
         } else {
-            self.queues.get_mut(&row.queue).and_then(|state| {
+            self.queues.get_mut(row.queue).and_then(|state| {
                 let start = row.start.0.min(state.next);
                 if start <= state.start {
                     return None;
@@ -303,7 +302,7 @@ impl IndexState {
     fn seal(&mut self, next_base: u64) -> Arc<SealedIndex> {
         let memory = std::mem::replace(&mut self.newest, MemoryIndex::new(next_base));
         let base = memory.base();
-        for queue in memory.queue_ids() {
+        for (queue, _) in memory.runs_from(QueueId(0)) {
             if let Some(state) = self.queues.get_mut(queue) {
                 state.sealed_last = base;
             }
@@ -313,26 +312,15 @@ impl IndexState {
         sealed
     }
 
-    /// What a checkpoint keeps, beside deltas, once a segment was sealed. `covered` deltas that go
-    /// with it are in its numbers already.
-    pub(crate) fn table(&self, covered: usize) -> Table {
-        Table {
-            covered: covered as u64,
-            queues: self
-                .queues
-                .iter()
-                .map(|(id, state)| (*id, *state))
-                .collect(),
-            segments: self
-                .sealed
-                .iter()
-                .map(|(base, sealed)| SegmentRow {
-                    base: *base,
-                    times: sealed.times(),
-                    seqs: sealed.seqs().to_vec(),
-                })
-                .collect(),
-        }
+    /// The bytes of the table that a checkpoint keeps, beside deltas, once a segment was sealed.
+    /// `covered` deltas that go with it are in its numbers already.
+    pub(crate) fn table(&self, covered: usize) -> Vec<u8> {
+        let sealed = self.sealed.iter().map(|(base, sealed)| SegmentRow {
+            base: *base,
+            times: sealed.times(),
+            seqs: sealed.seqs().to_vec(),
+        });
+        Table::encode(covered as u64, &self.queues, &sealed.collect::<Vec<_>>())
     }
 
     /// The state at a checkpoint, of its table and its deltas.
@@ -340,7 +328,7 @@ impl IndexState {
         let mut state = Self::new(newest_base);
         let bytes = table.queues.iter().map(|(_, queue)| queue.bytes);
         state.live_bytes = bytes.fold(0, u64::saturating_add);
-        state.queues = table.queues.into_iter().collect();
+        state.queues = table.queues;
         for row in table.segments {
             let sealed = Arc::new(SealedIndex::in_file(row.base, row.times, row.seqs));
             state.sealed.insert(row.base, sealed);

@@ -161,7 +161,7 @@ impl Store {
             lock,
         });
         if !has_spare {
-            appender.want_next();
+            appender.want_next(u64::MAX);
         }
         tracing::info!(
             tail = %report.tail, snapshot = %report.snapshot, batches = report.batches,

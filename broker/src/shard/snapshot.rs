@@ -1,9 +1,12 @@
 //! A shard's state as bytes.
 
 use prost::Message;
-use tidegate_model::{LeaseId, Offset, ProducerEpoch, ProducerId, QueueId, Seq, Timestamp};
+use tidegate_model::{
+    LeaseId, Offset, ProducerEpoch, ProducerId, QueueId, Seq, ShardId, Timestamp,
+};
 
 use super::Shard;
+use super::ends::Ends;
 use crate::cursor::CursorState;
 use crate::id::CursorId;
 use crate::journal::Parked;
@@ -107,7 +110,7 @@ impl Shard {
     }
 
     /// Reads what [`Shard::snapshot`] wrote.
-    pub(crate) fn restore(bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn restore(shard: ShardId, shards: u32, bytes: &[u8]) -> Result<Self, String> {
         let snapshot = Snapshot::decode(bytes).map_err(|error| error.to_string())?;
         if snapshot.version != VERSION {
             return Err(format!("its version is {}", snapshot.version));
@@ -123,12 +126,12 @@ impl Shard {
                 .of
                 .insert((QueueId(row.queue), ProducerId(row.producer)), producer);
         }
+        let mut ends = Ends::new(shard, shards);
+        for row in snapshot.ends {
+            ends.raise(QueueId(row.queue), Offset(row.end));
+        }
         Ok(Self {
-            ends: snapshot
-                .ends
-                .into_iter()
-                .map(|row| (QueueId(row.queue), Offset(row.end)))
-                .collect(),
+            ends,
             producers,
             cursors: snapshot
                 .cursors

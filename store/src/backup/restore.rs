@@ -179,9 +179,13 @@ impl BackupFolder {
             let (Ok((mut memory, _)), Ok(nonce)) = (rebuild_index(segment), segment.nonce()) else {
                 continue;
             };
-            for (queue, run) in &mut memory.queues {
-                let before = last_of.insert(*queue, segment.base());
-                run.previous = before.unwrap_or(NO_SEGMENT);
+            let queues: Vec<_> = memory
+                .runs_from(QueueId(0))
+                .map(|(queue, _)| queue)
+                .collect();
+            for queue in queues {
+                let before = last_of.insert(queue, segment.base());
+                memory.set_previous(queue, before.unwrap_or(NO_SEGMENT));
             }
             let name = file_name(segment.base(), QUEUE_INDEX);
             write_durably(

@@ -180,7 +180,7 @@ impl Offline {
                 let qix = Qix::decode(bytes).map_err(|error| unreadable(name, &error))?;
                 let base = qix.base();
                 let mut rows = Vec::new();
-                for (queue, _, entries) in (0..).map_while(|at| qix.queue_at(at)) {
+                for (queue, _, entries) in qix.runs_from(QueueId(0)) {
                     let entries = entries.chunks_exact(ENTRY_BYTES).map(Entry::decode);
                     rows.extend(entries.map(|entry| IndexRow {
                         queue,
@@ -249,7 +249,7 @@ impl Offline {
 }
 
 fn table_dump(table: Table) -> PartDump {
-    let queues = table.queues.into_iter();
+    let queues = table.queues.iter();
     let segments = table.segments.into_iter();
     PartDump::Table {
         queues: queues.map(|(id, q)| (id, q.start, q.next)).collect(),

@@ -1,6 +1,7 @@
 //! Whether an index file says what its segment says.
 
 use bytes::Bytes;
+use tidegate_model::QueueId;
 
 use crate::folder::read_whole;
 use crate::index::{ENTRY_BYTES, Entry, MemoryIndex, NO_PLACE, Qix, encode_qix};
@@ -54,14 +55,14 @@ fn differs(qix: &Qix, memory: &MemoryIndex) -> Result<(), String> {
     if qix.base() != memory.base() {
         return Err(format!("it is the index of the segment at {}", qix.base()));
     }
-    for (queue, run) in &memory.queues {
+    for (queue, run) in memory.runs_from(QueueId(0)) {
         let (_, bytes) = qix
-            .run(*queue)
+            .run(queue)
             .ok_or_else(|| format!("queue {queue} is not in it"))?;
         let mut stored = bytes.chunks_exact(ENTRY_BYTES).map(Entry::decode);
-        for entry in &run.entries {
+        for entry in (0..run.len()).map(|at| run.entry(at)) {
             // Both rise; the file may know batches that can't be read any more.
-            if !stored.any(|stored| stored == *entry) {
+            if !stored.any(|stored| stored == entry) {
                 return Err(format!(
                     "offset {} of queue {queue} is not in it as in the segment",
                     entry.base_offset

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tidegate_model::QueueId;
+
 use super::NO_SEGMENT;
 use super::lookup::Index;
 use super::memory::MemoryIndex;
@@ -16,16 +18,16 @@ impl Index {
     /// An earlier index that is damaged too is not rebuilt for that: what it may hold is looked for
     /// from there on when somebody reads.
     pub(super) fn chain(&self, index: &mut MemoryIndex) {
+        let runs = index.runs_from(QueueId(0));
+        let queues: Vec<_> = runs
+            .map(|(queue, run)| (queue, run.entry(0).base_offset))
+            .collect();
         let mut open = BTreeSet::new();
-        for (queue, run) in &mut index.queues {
-            run.previous = NO_SEGMENT;
+        for (queue, first) in queues {
+            index.set_previous(queue, NO_SEGMENT);
             // Nothing lies before a queue's first offset.
-            if run
-                .entries
-                .first()
-                .is_some_and(|first| first.base_offset > 0)
-            {
-                open.insert(*queue);
+            if first > 0 {
+                open.insert(queue);
             }
         }
         let earlier: Vec<Arc<SealedIndex>> = {
@@ -47,9 +49,7 @@ impl Index {
             });
             for queue in found.collect::<Vec<_>>() {
                 open.remove(&queue);
-                if let Some(run) = index.queues.get_mut(&queue) {
-                    run.previous = sealed.base();
-                }
+                index.set_previous(queue, sealed.base());
             }
         }
     }

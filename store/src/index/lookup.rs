@@ -1,5 +1,6 @@
 //! Finding batches by queue and offset, by time, and by shard and seq.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, RwLock};
 
 use tidegate_model::{Offset, QueueId, Seq, ShardId, Timestamp};
@@ -16,6 +17,21 @@ use crate::segments::Segments;
 use crate::sync::read;
 use crate::vfs::Vfs;
 
+/// Segments that a lookup remembers on its way back, so as to go forward over them alone.
+const PASSED_MAX: usize = 32;
+
+#[derive(Default)]
+struct Passed(VecDeque<u64>);
+
+impl Passed {
+    fn add(&mut self, base: Option<u64>) {
+        if self.0.len() == PASSED_MAX {
+            self.0.pop_front();
+        }
+        self.0.extend(base);
+    }
+}
+
 /// The index as readers use it. Looking into an older segment may open its file, and so wait.
 pub(crate) struct Index {
     pub(crate) state: Arc<RwLock<IndexState>>,
@@ -29,7 +45,7 @@ impl Index {
     pub(crate) fn bounds(&self, queue: QueueId) -> QueueBounds {
         read(&self.state)
             .queues
-            .get(&queue)
+            .get(queue)
             .map_or_else(QueueBounds::default, |state| QueueBounds {
                 start: Offset(state.start),
                 next: Offset(state.next),
@@ -38,7 +54,7 @@ impl Index {
     }
 
     pub(crate) fn queue_state(&self, queue: QueueId) -> Option<QueueState> {
-        read(&self.state).queues.get(&queue).copied()
+        read(&self.state).queues.get(queue).copied()
     }
 
     /// Appends up to `max` entries to `out`, in order: the one that holds `from`, else the first
@@ -55,7 +71,9 @@ impl Index {
         };
         let from = from.max(Offset(state.start));
         let enough = out.len().saturating_add(max);
-        let mut at = self.newest_where(queue, |first| first.base_offset <= from.0)?;
+        let mut passed = Passed::default();
+        let first = |first: &Entry| first.base_offset <= from.0;
+        let mut at = self.newest_where_passing(queue, first, &mut passed)?;
         while let Some(base) = at {
             if out.len() >= enough {
                 break;
@@ -66,7 +84,10 @@ impl Index {
                 let until = run.len().min(first + (enough - out.len()));
                 out.extend((first..until).map(|at| run.entry(at).public(base)));
             })?;
-            at = self.segment_after(base);
+            at = match passed.0.pop_back() {
+                Some(later) => Some(later),
+                None => self.segment_after(base),
+            };
         }
         Ok(())
     }
@@ -122,10 +143,21 @@ impl Index {
         queue: QueueId,
         is_before: impl Fn(&Entry) -> bool,
     ) -> Result<Option<u64>, ReadError> {
+        self.newest_where_passing(queue, is_before, &mut Passed::default())
+    }
+
+    /// Like [`Index::newest_where`]; `passed` gets the segments behind the one found that hold
+    /// entries of the queue, newest first, the nearest [`PASSED_MAX`] of them.
+    fn newest_where_passing(
+        &self,
+        queue: QueueId,
+        is_before: impl Fn(&Entry) -> bool,
+        passed: &mut Passed,
+    ) -> Result<Option<u64>, ReadError> {
         let mut best = None;
         let mut at = {
             let state = read(&self.state);
-            let Some(queue_state) = state.queues.get(&queue) else {
+            let Some(queue_state) = state.queues.get(queue) else {
                 return Ok(None);
             };
             if let Some(run) = state.newest.run(queue) {
@@ -141,8 +173,12 @@ impl Index {
                 run.map(|run| (is_before(&run.entry(0)), run.previous()))
             })?;
             match found {
-                Some((true, _)) => return Ok(Some(at)),
+                Some((true, _)) => {
+                    passed.add(best);
+                    return Ok(Some(at));
+                }
                 Some((false, previous)) => {
+                    passed.add(best);
                     best = Some(at);
                     at = previous;
                 }

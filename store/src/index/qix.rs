@@ -4,10 +4,10 @@ use bytes::Bytes;
 use tidegate_model::checksum::crc32c;
 use tidegate_model::{QueueId, ShardId};
 
+use super::ENTRY_BYTES;
 #[cfg(test)]
 use super::SeqBounds;
 use super::memory::{MemoryIndex, NO_PLACE};
-use super::{ENTRY_BYTES, Entry};
 use crate::bytes_at::{put, u32_at, u64_at};
 
 const MAGIC: [u8; 8] = *b"TGQIX\0\0\x02";
@@ -15,6 +15,8 @@ const HEADER_BYTES: usize = 40;
 const QUEUE_BYTES: usize = 24;
 const SHARD_BYTES: usize = 16;
 const FOOTER_BYTES: usize = 8;
+/// Looks at the directory as if it had every id, before it is halved.
+const GUESSES_MAX: usize = 2;
 
 /// Why bytes are no queue index. It is rebuilt from its segment then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -153,26 +155,41 @@ impl Qix {
 
     /// The segment that holds the queue's earlier entries at the latest, and its entries' bytes.
     pub(crate) fn run(&self, queue: QueueId) -> Option<(u64, &[u8])> {
-        let (mut low, mut high) = (0, self.queues);
-        while low < high {
-            let middle = usize::midpoint(low, high);
-            let row = self.queue_row(middle);
-            match row.queue.cmp(&queue.0) {
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
-                std::cmp::Ordering::Equal => return Some((row.previous, self.entries_of(row))),
-            }
-        }
-        None
+        let at = self.row_from(queue);
+        let row = (at < self.queues).then(|| self.queue_row(at))?;
+        (row.queue == queue.0).then(|| (row.previous, self.entries_of(row)))
     }
 
-    /// The queue in row `at` of the directory, and what [`Qix::run`] gives for it.
-    pub(crate) fn queue_at(&self, at: usize) -> Option<(QueueId, u64, &[u8])> {
-        if at >= self.queues {
-            return None;
+    /// The queues from `first` on, inclusive, ids rising, each with what [`Qix::run`] gives for it.
+    pub(crate) fn runs_from(&self, first: QueueId) -> impl Iterator<Item = (QueueId, u64, &[u8])> {
+        (self.row_from(first)..self.queues).map(|at| {
+            let row = self.queue_row(at);
+            (QueueId(row.queue), row.previous, self.entries_of(row))
+        })
+    }
+
+    /// The first row of the directory whose queue is `queue` or a later one.
+    fn row_from(&self, queue: QueueId) -> usize {
+        let (mut low, mut high) = (0, self.queues);
+        let mut guesses = 0;
+        while low < high {
+            // Ids are mostly dense: where one would lie if they were is nearly always right, and
+            // needs one look at memory that is in no cache.
+            let at = if guesses < GUESSES_MAX {
+                guesses += 1;
+                let first = u64_at(&self.bytes, HEADER_BYTES + low * QUEUE_BYTES);
+                let ahead = usize::try_from(queue.0.saturating_sub(first)).unwrap_or(usize::MAX);
+                low.saturating_add(ahead).min(high - 1)
+            } else {
+                usize::midpoint(low, high)
+            };
+            match self.queue_row(at).queue.cmp(&queue.0) {
+                std::cmp::Ordering::Less => low = at + 1,
+                std::cmp::Ordering::Greater => high = at,
+                std::cmp::Ordering::Equal => return at,
+            }
         }
-        let row = self.queue_row(at);
-        Some((QueueId(row.queue), row.previous, self.entries_of(row)))
+        low
     }
 
     fn entries_of(&self, row: QueueRow) -> &[u8] {
@@ -213,12 +230,11 @@ impl Qix {
 
 /// The bytes of the index file of the segment with this `nonce`.
 pub(crate) fn encode(index: &MemoryIndex, nonce: u64) -> Vec<u8> {
-    let mut queues = index.queues.iter().collect::<Vec<_>>();
-    queues.sort_unstable_by_key(|(id, _)| **id);
-    let entries: usize = queues.iter().map(|(_, run)| run.entries.len()).sum();
+    let queues = index.queue_count();
+    let entries = index.batches();
     let places: usize = index.seqs.values().map(|run| run.places.len()).sum();
     let len = HEADER_BYTES
-        + queues.len() * QUEUE_BYTES
+        + queues * QUEUE_BYTES
         + index.seqs.len() * SHARD_BYTES
         + entries * ENTRY_BYTES
         + places * 4;
@@ -228,7 +244,7 @@ pub(crate) fn encode(index: &MemoryIndex, nonce: u64) -> Vec<u8> {
     let mut header = [0; HEADER_BYTES];
     put(&mut header, 0, &MAGIC);
     put(&mut header, 8, &index.base().to_le_bytes());
-    put(&mut header, 16, &count(queues.len()).to_le_bytes());
+    put(&mut header, 16, &count(queues).to_le_bytes());
     put(&mut header, 20, &count(index.seqs.len()).to_le_bytes());
     put(&mut header, 24, &count(entries).to_le_bytes());
     put(&mut header, 28, &count(places).to_le_bytes());
@@ -236,21 +252,21 @@ pub(crate) fn encode(index: &MemoryIndex, nonce: u64) -> Vec<u8> {
     bytes.extend_from_slice(&header);
 
     let mut first = 0;
-    for (id, run) in &queues {
+    for (id, run) in index.runs_from(QueueId(0)) {
         bytes.extend_from_slice(&id.0.to_le_bytes());
-        bytes.extend_from_slice(&run.previous.to_le_bytes());
+        bytes.extend_from_slice(&run.previous().to_le_bytes());
         bytes.extend_from_slice(&count(first).to_le_bytes());
-        bytes.extend_from_slice(&count(run.entries.len()).to_le_bytes());
-        first += run.entries.len();
+        bytes.extend_from_slice(&count(run.len()).to_le_bytes());
+        first += run.len();
     }
     for (shard, run) in &index.seqs {
         bytes.extend_from_slice(&shard.0.to_le_bytes());
         bytes.extend_from_slice(&count(run.places.len()).to_le_bytes());
         bytes.extend_from_slice(&run.first.to_le_bytes());
     }
-    for (_, run) in &queues {
-        for entry in &run.entries {
-            bytes.extend_from_slice(&Entry::encode(entry));
+    for (_, run) in index.runs_from(QueueId(0)) {
+        for at in 0..run.len() {
+            bytes.extend_from_slice(&run.entry(at).encode());
         }
     }
     for run in index.seqs.values() {

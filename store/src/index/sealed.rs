@@ -177,23 +177,18 @@ impl OpenIndex {
         }
     }
 
-    /// The queue at `at` of all that it holds, and its run.
-    pub(crate) fn queue_at(&self, at: usize) -> Option<(QueueId, Run<'_>)> {
+    /// The queues from `first` on, inclusive, ids rising, and their runs.
+    pub(crate) fn runs_from(
+        &self,
+        first: QueueId,
+    ) -> Box<dyn Iterator<Item = (QueueId, Run<'_>)> + '_> {
         match self {
-            Self::Memory(memory) => {
-                let queue = *memory.queue_ids().get(at)?;
-                Some((queue, memory.run(queue)?))
-            }
-            Self::File(qix) => {
-                let (queue, previous, bytes) = qix.queue_at(at)?;
-                Some((queue, Run::File { previous, bytes }))
-            }
+            Self::Memory(memory) => Box::new(memory.runs_from(first)),
+            Self::File(qix) => Box::new(
+                qix.runs_from(first)
+                    .map(|(queue, previous, bytes)| (queue, Run::File { previous, bytes })),
+            ),
         }
-    }
-
-    /// Whether it is read from a file: there queues are in another order than in memory.
-    pub(crate) fn is_file(&self) -> bool {
-        matches!(self, Self::File(_))
     }
 
     pub(crate) fn place(&self, shard: ShardId, seq: u64) -> Option<u32> {
@@ -201,16 +196,6 @@ impl OpenIndex {
             Self::Memory(memory) => memory.place(shard, seq),
             Self::File(qix) => qix.place(shard, seq),
         }
-    }
-}
-
-impl MemoryIndex {
-    pub(crate) fn run(&self, queue: QueueId) -> Option<Run<'_>> {
-        let run = self.queues.get(&queue)?;
-        Some(Run::Memory {
-            previous: run.previous,
-            entries: &run.entries,
-        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The part of a snapshot that holds every queue's bounds and every sealed segment's seqs.
 
-use tidegate_model::{QueueId, ShardId};
+use tidegate_model::{QueueId, QueueTable, ShardId};
 
 use super::{AppendTimes, QueueState, SeqBounds};
 use crate::bytes_at::{i64_at, u32_at, u64_at};
@@ -17,7 +17,7 @@ const HAS_TIMES: u32 = 1;
 pub(crate) struct Table {
     /// So many of the generation's deltas are in the queues' numbers already.
     pub(crate) covered: u64,
-    pub(crate) queues: Vec<(QueueId, QueueState)>,
+    pub(crate) queues: QueueTable<QueueState>,
     /// Sealed segments by base, oldest first.
     pub(crate) segments: Vec<SegmentRow>,
 }
@@ -36,21 +36,26 @@ pub(crate) struct SegmentRow {
 pub(crate) struct TableError;
 
 impl Table {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// The bytes of a table with these queues and segments, oldest first.
+    pub(crate) fn encode(
+        covered: u64,
+        queues: &QueueTable<QueueState>,
+        segments: &[SegmentRow],
+    ) -> Vec<u8> {
         let count = |count: usize| u32::try_from(count).expect("under 2^32 queues and segments");
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + self.queues.len() * QUEUE_BYTES);
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + queues.len() * QUEUE_BYTES);
         bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&count(self.queues.len()).to_le_bytes());
-        bytes.extend_from_slice(&count(self.segments.len()).to_le_bytes());
-        bytes.extend_from_slice(&self.covered.to_le_bytes());
-        for (id, state) in &self.queues {
+        bytes.extend_from_slice(&count(queues.len()).to_le_bytes());
+        bytes.extend_from_slice(&count(segments.len()).to_le_bytes());
+        bytes.extend_from_slice(&covered.to_le_bytes());
+        for (id, state) in queues.iter() {
             bytes.extend_from_slice(&id.0.to_le_bytes());
             bytes.extend_from_slice(&state.start.to_le_bytes());
             bytes.extend_from_slice(&state.next.to_le_bytes());
             bytes.extend_from_slice(&state.sealed_last.to_le_bytes());
             bytes.extend_from_slice(&state.bytes.to_le_bytes());
         }
-        for row in &self.segments {
+        for row in segments {
             let flags = if row.times.is_some() { HAS_TIMES } else { 0 };
             let times = row.times.unwrap_or(AppendTimes { first: 0, last: 0 });
             bytes.extend_from_slice(&row.base.to_le_bytes());
@@ -85,7 +90,7 @@ impl Table {
                 sealed_last: u64_at(row, 24),
                 bytes: u64_at(row, 32),
             };
-            table.queues.push((QueueId(u64_at(row, 0)), state));
+            table.queues.insert(QueueId(u64_at(row, 0)), state);
         }
         for _ in 0..u32_at(header, 12) {
             let row = take(&mut rest, SEGMENT_BYTES)?;

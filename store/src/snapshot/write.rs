@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use tidegate_model::checksum::crc32c;
-use tidegate_model::{Seq, ShardId, Term};
+use tidegate_model::{QueueTable, Seq, ShardId, Term};
 
 use super::GENERATIONS_KEPT;
 use super::load::damaged;
@@ -34,7 +34,7 @@ pub(crate) struct Checkpoint {
     /// Batches settled since the last checkpoint; with a table, all of the newest segment.
     pub(crate) deltas: Vec<Delta>,
     /// Given when a segment was sealed since the last checkpoint, and the first time.
-    pub(crate) table: Option<Table>,
+    pub(crate) table: Option<Vec<u8>>,
 }
 
 /// The generations on disk, and what a failed write still owes to the next.
@@ -46,7 +46,7 @@ pub(crate) struct Snapshots {
     /// Numbers of manifests and parts that were read back and are whole.
     verified: BTreeSet<u64>,
     owed_states: BTreeMap<ShardId, Vec<u8>>,
-    owed_table: Option<Table>,
+    owed_table: Option<Vec<u8>>,
     owed_deltas: Vec<Delta>,
 }
 
@@ -107,22 +107,23 @@ impl Snapshots {
             deltas.clear();
         }
         if !delta.is_empty() {
-            deltas.push(self.write_part(vfs, &delta)?);
+            let number = self.take_number();
+            deltas.push(write_part(vfs, &self.folder, number, &delta)?);
         }
+        let number = self.take_number();
         let table = match (&self.owed_table, &last) {
+            (Some(table), _) => write_part(vfs, &self.folder, number, table)?,
             (None, Some(last)) => last.table,
-            (table, _) => {
-                let bytes = table.clone().unwrap_or_default().encode();
-                self.write_part(vfs, &bytes)?
+            (None, None) => {
+                let empty = Table::encode(0, &QueueTable::default(), &[]);
+                write_part(vfs, &self.folder, number, &empty)?
             }
         };
         let mut shards = Vec::new();
         for (shard, term, seq) in checkpoint.tails.iter().copied() {
+            let number = self.take_number();
             let state = match self.owed_states.get(&shard) {
-                Some(state) => {
-                    let state = state.clone();
-                    self.write_part(vfs, &state)?
-                }
+                Some(state) => write_part(vfs, &self.folder, number, state)?,
                 None => last
                     .iter()
                     .flat_map(|last| &last.shards)
@@ -230,25 +231,6 @@ impl Snapshots {
         number
     }
 
-    /// Writes a part, durable but for its name.
-    fn write_part(&mut self, vfs: &dyn Vfs, bytes: &[u8]) -> io::Result<PartRef> {
-        let number = self.take_number();
-        let path = self.folder.snapshot_file(number, PART);
-        let temporary = self.folder.snapshot_file(number, TEMPORARY);
-        let written =
-            write_temporary(vfs, &temporary, bytes).and_then(|()| vfs.rename(&temporary, &path));
-        if let Err(error) = written {
-            // What is left of it is removed at the next start if it can't be now.
-            let _ = vfs.unlink(&temporary);
-            return Err(error);
-        }
-        Ok(PartRef {
-            file: number,
-            len: bytes.len() as u64,
-            crc: crc32c(bytes),
-        })
-    }
-
     fn remove_unneeded(&self, vfs: &dyn Vfs) -> io::Result<()> {
         if self.kept.len() < GENERATIONS_KEPT {
             return Ok(());
@@ -269,4 +251,22 @@ impl Snapshots {
         }
         Ok(())
     }
+}
+
+/// Writes the part of this number, durable but for its name.
+fn write_part(vfs: &dyn Vfs, folder: &Folder, number: u64, bytes: &[u8]) -> io::Result<PartRef> {
+    let path = folder.snapshot_file(number, PART);
+    let temporary = folder.snapshot_file(number, TEMPORARY);
+    let written =
+        write_temporary(vfs, &temporary, bytes).and_then(|()| vfs.rename(&temporary, &path));
+    if let Err(error) = written {
+        // What is left of it is removed at the next start if it can't be now.
+        let _ = vfs.unlink(&temporary);
+        return Err(error);
+    }
+    Ok(PartRef {
+        file: number,
+        len: bytes.len() as u64,
+        crc: crc32c(bytes),
+    })
 }

@@ -16,6 +16,9 @@ const RUNS_MAX: usize = 16_384;
 /// Queues of the newest segment that are looked at under one lock, for which the owner may wait.
 const LOCKED_RUNS_MAX: usize = 64;
 
+/// Ids begin at 1.
+const FIRST_QUEUE: QueueId = QueueId(0);
+
 /// What to trim, by shard; each shard's rows rise by queue and fit one trim record.
 pub type Trims = BTreeMap<ShardId, Vec<TrimRow>>;
 
@@ -40,12 +43,10 @@ pub struct Expiry {
 enum At {
     /// At the oldest segment.
     Start,
-    /// In the segment of this base, at the queue of this number; what comes in which order
-    /// depends on whether the index is in a file.
+    /// In the segment of this base, at this queue or the first after it.
     Run {
         base: u64,
-        number: usize,
-        is_file: bool,
+        queue: QueueId,
     },
     /// Behind the segment of this base.
     After(u64),
@@ -139,14 +140,10 @@ impl Index {
     ) -> Result<Trims, ReadError> {
         let mut finds = Finds::default();
         while !pass.is_done() && !finds.is_enough() {
-            let (base, number, was_file) = match pass.at {
-                At::Start => (self.oldest_segment(), 0, None),
-                At::Run {
-                    base,
-                    number,
-                    is_file,
-                } => (Some(base), number, Some(is_file)),
-                At::After(base) => (self.segment_after(base), 0, None),
+            let (base, queue) = match pass.at {
+                At::Start => (self.oldest_segment(), FIRST_QUEUE),
+                At::Run { base, queue } => (Some(base), queue),
+                At::After(base) => (self.segment_after(base), FIRST_QUEUE),
                 At::End => break,
             };
             let Some(base) = base else {
@@ -155,10 +152,10 @@ impl Index {
             };
             let sealed = read(&self.state).sealed.get(&base).cloned();
             let Some(sealed) = sealed else {
-                self.expire_newest(pass, base, number, rule, &mut finds);
+                self.expire_newest(pass, base, queue, rule, &mut finds);
                 continue;
             };
-            if was_file.is_none() && !pass.looks_at(&sealed) {
+            if queue == FIRST_QUEUE && !pass.looks_at(&sealed) {
                 pass.at = At::After(base);
                 continue;
             }
@@ -171,30 +168,22 @@ impl Index {
                     return Err(error);
                 }
             };
-            // Where it was moved to a file meanwhile, it is begun again.
-            let mut number = match was_file {
-                Some(was_file) if was_file == open.is_file() => number,
-                _ => 0,
-            };
-            if number == 0 {
+            if queue == FIRST_QUEUE {
                 pass.begin_segment();
             }
-            while let Some((queue, run)) = open.queue_at(number) {
+            let mut goes_on = None;
+            for (queue, run) in open.runs_from(queue) {
                 if finds.is_enough() {
+                    goes_on = Some(queue);
                     break;
                 }
-                number += 1;
                 finds.runs += 1;
                 if let Some((rule, state)) = rule(queue).zip(self.queue_state(queue)) {
                     pass.look(queue, run, &state, &rule, &mut finds);
                 }
             }
-            if open.queue_at(number).is_some() {
-                pass.at = At::Run {
-                    base,
-                    number,
-                    is_file: open.is_file(),
-                };
+            if let Some(queue) = goes_on {
+                pass.at = At::Run { base, queue };
                 break;
             }
             if !pass.found {
@@ -210,7 +199,7 @@ impl Index {
         &self,
         pass: &mut Expiry,
         base: u64,
-        mut number: usize,
+        mut from: QueueId,
         rule: &dyn Fn(QueueId) -> Option<Rule>,
         finds: &mut Finds,
     ) {
@@ -223,31 +212,25 @@ impl Index {
                     pass.at = if is_sealed {
                         At::Run {
                             base,
-                            number: 0,
-                            is_file: false,
+                            queue: FIRST_QUEUE,
                         }
                     } else {
                         At::After(base)
                     };
                     return;
                 }
-                let queues = state.newest.queue_ids();
-                let until = queues.len().min(number + LOCKED_RUNS_MAX);
-                queues.get(number..until).unwrap_or_default().to_vec()
+                let runs = state.newest.runs_from(from).take(LOCKED_RUNS_MAX);
+                runs.map(|(queue, _)| queue).collect::<Vec<_>>()
             };
-            if queues.is_empty() {
+            let Some(last) = queues.last() else {
                 pass.at = At::End;
                 return;
-            }
+            };
             if finds.is_enough() {
-                pass.at = At::Run {
-                    base,
-                    number,
-                    is_file: false,
-                };
+                pass.at = At::Run { base, queue: from };
                 return;
             }
-            number += queues.len();
+            from = QueueId(last.0.saturating_add(1));
             finds.runs += queues.len();
             // The rules first: they may take locks of their own.
             let rules = queues.iter().map(|queue| (*queue, rule(*queue)));
@@ -257,7 +240,7 @@ impl Index {
                 continue;
             }
             for (queue, rule) in rules {
-                let found = state.newest.run(queue).zip(state.queues.get(&queue));
+                let found = state.newest.run(queue).zip(state.queues.get(queue));
                 if let Some(((run, queue_state), rule)) = found.zip(rule) {
                     pass.look(queue, run, queue_state, &rule, finds);
                 }

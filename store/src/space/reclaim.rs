@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use tidegate_model::QueueId;
+
 use super::Nudge;
 use super::rewrite::RewriteError;
 use crate::error::ReadError;
@@ -216,9 +218,7 @@ impl Space {
         };
         let open = index.open(&sealed)?;
         let mut bytes = 0;
-        let mut number = 0;
-        while let Some((queue, run)) = open.queue_at(number) {
-            number += 1;
+        for (queue, run) in open.runs_from(QueueId(0)) {
             let Some(state) = index.queue_state(queue) else {
                 continue;
             };

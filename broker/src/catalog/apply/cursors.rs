@@ -33,7 +33,7 @@ impl Catalog {
         let starts = starts
             .iter()
             .copied()
-            .filter(|(queue, _)| self.queues.get(queue) == Some(&topic.id))
+            .filter(|(queue, _)| self.queues.get(*queue) == Some(&topic.id))
             .collect();
         let group = self
             .groups

@@ -128,7 +128,7 @@ impl Catalog {
         let id = self.topic_names.remove(name).expect("checked");
         let topic = self.topics.remove(&id).expect("named topics exist");
         for queue in &topic.queues {
-            self.queues.remove(queue);
+            self.queues.remove(*queue);
         }
         for group in self.groups.values_mut() {
             group.bindings.remove(&id);
