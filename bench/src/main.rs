@@ -14,6 +14,10 @@ mod store;
 mod table;
 mod transport;
 
+/// That of the `tidegate` binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;

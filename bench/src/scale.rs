@@ -341,7 +341,8 @@ impl Node {
         [&(catalog.len() as u64).to_le_bytes()[..], &catalog, &own].concat()
     }
 
-    /// Reads the last ten messages of many queues; CPU ns per message.
+    /// Reads ten messages at a time from many queues, the last ones first and none twice, so that
+    /// few queues are as cold as many; CPU ns per message.
     fn receive(&self, queues: u64) -> anyhow::Result<f64> {
         let reader = &self.store.reader;
         let stride = (queues / RECEIVED_QUEUES).max(1);
@@ -353,11 +354,7 @@ impl Node {
                 for queue in (1..=queues).step_by(usize::try_from(stride)?) {
                     let bounds = reader.bounds(QueueId(queue));
                     let held = crate::store::held(bounds);
-                    let from = if queues == 1 {
-                        round * 10 % held
-                    } else {
-                        held.saturating_sub(10)
-                    };
+                    let from = held.saturating_sub(10 * (round + 1));
                     entries.clear();
                     reader.entries(QueueId(queue), Offset(from), 10, &mut entries)?;
                     for entry in &entries {

@@ -14,28 +14,21 @@ use crate::limit::OUTCOMES_MIN;
 use crate::publish::producers::{Outcome, Producer, Producers};
 use crate::range::RangeSet;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Clone, PartialEq, Message)]
 struct Snapshot {
     #[prost(uint32, tag = "1")]
     version: u32,
-    #[prost(message, repeated, tag = "2")]
-    ends: Vec<EndRow>,
+    /// As [`Ends::encode`]: a million queues would take long as messages.
+    #[prost(bytes = "vec", tag = "6")]
+    ends: Vec<u8>,
     #[prost(message, repeated, tag = "3")]
     producers: Vec<ProducerRow>,
     #[prost(sint64, tag = "4")]
     next_sweep: i64,
     #[prost(message, repeated, tag = "5")]
     cursors: Vec<CursorRow>,
-}
-
-#[derive(Clone, Copy, PartialEq, Message)]
-struct EndRow {
-    #[prost(uint64, tag = "1")]
-    queue: u64,
-    #[prost(uint64, tag = "2")]
-    end: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -94,14 +87,7 @@ impl Shard {
     pub(crate) fn snapshot(&self) -> Vec<u8> {
         Snapshot {
             version: VERSION,
-            ends: self
-                .ends
-                .iter()
-                .map(|(queue, end)| EndRow {
-                    queue: queue.0,
-                    end: end.0,
-                })
-                .collect(),
+            ends: self.ends.encode(),
             producers: self.producers.of.iter().map(producer_row).collect(),
             next_sweep: self.producers.next_sweep.0,
             cursors: self.cursors.iter().map(cursor_row).collect(),
@@ -126,10 +112,7 @@ impl Shard {
                 .of
                 .insert((QueueId(row.queue), ProducerId(row.producer)), producer);
         }
-        let mut ends = Ends::new(shard, shards);
-        for row in snapshot.ends {
-            ends.raise(QueueId(row.queue), Offset(row.end));
-        }
+        let ends = Ends::decode(shard, shards, &snapshot.ends)?;
         Ok(Self {
             ends,
             producers,
