@@ -9,7 +9,7 @@ use crate::batch::{Kind, StoredBatch};
 use crate::error::ReadError;
 use crate::header::{ALIGN, BatchHeader, HeaderError};
 use crate::recovery::Scanner;
-use crate::segment::Segment;
+use crate::segment::{CLASS_LOG, Segment};
 use crate::vfs::VfsFile;
 
 /// What lies at a place.
@@ -77,8 +77,13 @@ impl Pass {
         let from = self.at;
         let header = self.scanner.header(from)?;
         let Some(header) = header.filter(|header| header.log_epoch >= self.log_epoch) else {
-            let to = self.next_valid(from + ALIGN as u64)?.unwrap_or(self.until);
+            let next = self.next_valid(from + ALIGN as u64)?;
+            let to = next.unwrap_or(self.until);
             self.at = to;
+            // A rewritten segment ends with its last batch, and zeros up to the block's end.
+            if next.is_none() && self.scanner.class() != CLASS_LOG && self.scanner.is_zero(from) {
+                return Ok(None);
+            }
             let header = None;
             return Ok(Some(Piece::Bad { from, to, header }));
         };

@@ -120,6 +120,20 @@ impl Scanner {
         (crc32c(&section) == header.section_crc).then_some(section)
     }
 
+    /// Whether the segment holds nothing from `from` on.
+    pub(crate) fn is_zero(&mut self, from: u64) -> bool {
+        let end = self.segment.end();
+        let mut at = from;
+        while at < end {
+            let block = self.bytes(at, BLOCK_BYTES);
+            if block.iter().any(|byte| *byte != 0) {
+                return false;
+            }
+            at += BLOCK_BYTES;
+        }
+        true
+    }
+
     /// The first valid header from `from` on that begins before `until`.
     pub(crate) fn next_header(
         &mut self,

@@ -372,3 +372,49 @@ fn a_dump_gives_every_batch_and_says_where_there_is_none() {
         assert!(matches!(error, CheckError::NoSuchFile { .. }), "{error}");
     }
 }
+
+/// A segment that is rewritten in its slot ends with zeros, which are no damage: neither for who
+/// verifies the folder nor for the scrubber. Damage to it is found all the same.
+#[test]
+fn a_rewritten_segment_is_whole() {
+    let Filled { vfs, placed } = filled(3);
+    let (mut store, background, mut ledger) = open_manual(&vfs, small()).unwrap();
+    // One queue keeps all it has, so that of each segment a sixth lives on.
+    for queue in 6..11_u64 {
+        let bounds = store.reader.bounds(QueueId(queue));
+        let row = tidegate_store::TrimRow {
+            queue: QueueId(queue),
+            start: bounds.next,
+            bytes: bounds.bytes,
+        };
+        let shard = ShardId(u32::try_from((queue - 5) % 3).unwrap());
+        let appended = store.appender.trim(shard, Timestamp(20), &[row]).unwrap();
+        background.run_all();
+        store.appender.settle().unwrap();
+        let stored = store.reader.read(appended.position).unwrap();
+        ledger.apply(crate::support::Record::of(&stored));
+    }
+    for time in [30, 40] {
+        let states = ledger.states();
+        assert!(store.appender.checkpoint(Timestamp(time), states));
+        background.run_all();
+    }
+    assert!(store.reader.stats().segments_rewritten > 0);
+    while background.scrub() {}
+    let stats = store.reader.stats();
+    assert_eq!((stats.scrub.found, stats.quarantined), (0, 0));
+    let kept = placed.iter().find(|(_, _, record)| record.queue == 5);
+    let record = &kept.unwrap().2;
+    let moved = store
+        .reader
+        .position_of(ShardId(record.shard), Seq(record.seq));
+    let moved = moved.unwrap().unwrap();
+    drop(store);
+    let verified = verify(&vfs);
+    assert!(verified.is_clean(), "{verified:?}");
+    let path = segment_of(&vfs, moved);
+    vfs.rot(&path.0, path.1, 1).unwrap();
+    let verified = verify(&vfs);
+    assert_eq!(verified.damaged.len(), 1, "{verified:?}");
+    assert_eq!(verified.damaged[0].from, moved);
+}
