@@ -135,6 +135,7 @@ impl Store {
                 state: index.shared(),
                 segments,
                 files: files.clone(),
+                commit: commit.clone(),
                 vfs,
                 folder,
             },

@@ -56,11 +56,17 @@ impl Index {
 
     /// The index, if it is in memory or its file is whole.
     fn open_whole(&self, sealed: &SealedIndex) -> Option<OpenIndex> {
-        if let Some(open) = sealed.opened() {
+        if let Some(open) = sealed.opened(self.commit.generation()) {
             return Some(open);
         }
         let nonce = self.segments.at_base(sealed.base())?.nonce().ok()?;
-        let opened = sealed.open(self.vfs.as_ref(), &self.folder, nonce, || Err(()));
+        let opened = sealed.open(
+            self.vfs.as_ref(),
+            &self.folder,
+            nonce,
+            self.commit.generation(),
+            || Err(()),
+        );
         opened.ok().map(|(open, _)| open)
     }
 }

@@ -8,6 +8,7 @@ use tidegate_model::{Offset, QueueId, Seq, ShardId, Timestamp};
 use super::sealed::{OpenIndex, Run, SealedIndex};
 use super::{AppendTimes, Entry, IndexState, NO_SEGMENT, QueueState, position_of};
 use crate::batch::{IndexEntry, QueueBounds};
+use crate::commit::Commit;
 use crate::error::ReadError;
 use crate::files::{Files, Job};
 use crate::folder::Folder;
@@ -37,6 +38,7 @@ pub(crate) struct Index {
     pub(crate) state: Arc<RwLock<IndexState>>,
     pub(crate) segments: Arc<Segments>,
     pub(crate) files: Arc<Files>,
+    pub(crate) commit: Arc<Commit>,
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) folder: Folder,
 }
@@ -231,21 +233,24 @@ impl Index {
 
     pub(crate) fn open(&self, sealed: &Arc<SealedIndex>) -> Result<OpenIndex, ReadError> {
         let base = sealed.base();
-        if let Some(open) = sealed.opened() {
+        let generation = self.commit.generation();
+        if let Some(open) = sealed.opened(generation) {
             return Ok(open);
         }
         let segment = self.segments.at_base(base).ok_or(ReadError::NotFound {
             position: LogPosition(base),
         })?;
         let nonce = segment.nonce()?;
-        let (open, rebuilt) = sealed.open(self.vfs.as_ref(), &self.folder, nonce, || {
+        let rebuild = || {
             let (mut index, gaps) = rebuild_index(&segment)?;
             for gap in gaps {
                 self.segments.quarantine(gap.start, gap.end);
             }
             self.chain(&mut index);
             Ok(index)
-        })?;
+        };
+        let vfs = self.vfs.as_ref();
+        let (open, rebuilt) = sealed.open(vfs, &self.folder, nonce, generation, rebuild)?;
         if rebuilt {
             self.files.add(Job::Index(sealed.clone()));
         }

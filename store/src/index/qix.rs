@@ -142,6 +142,11 @@ impl Qix {
         )
     }
 
+    /// Bytes of the file.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Base of the segment that it indexes.
     #[must_use]
     pub fn base(&self) -> u64 {

@@ -1,6 +1,7 @@
 //! The index of a segment that nothing is appended to any more.
 
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tidegate_model::{QueueId, ShardId, Timestamp};
@@ -10,7 +11,7 @@ use super::qix::{self, Qix};
 use super::{AppendTimes, ENTRY_BYTES, Entry, SeqBounds};
 use crate::folder::{Folder, QUEUE_INDEX, file_name, write_durably};
 use crate::sync::lock;
-use crate::vfs::Vfs;
+use crate::vfs::{Vfs, VfsMap};
 
 pub(crate) struct SealedIndex {
     base: u64,
@@ -34,7 +35,30 @@ enum Source {
     Memory(Arc<MemoryIndex>),
     /// Its file was not opened yet.
     Closed,
-    Open(Arc<Qix>),
+    Open(Arc<QixFile>),
+}
+
+/// An index file that is open.
+struct QixFile {
+    qix: Arc<Qix>,
+    map: Box<dyn VfsMap>,
+    /// The generation in which all of it was last brought into memory.
+    brought_in: AtomicU32,
+}
+
+impl QixFile {
+    /// Whether it can be touched: the kernel may have taken its pages away since the last
+    /// generation, and a page that can't be read any more must become an error, never a SIGBUS.
+    fn is_in_memory(&self, generation: u32) -> bool {
+        if self.brought_in.load(Ordering::Relaxed) == generation {
+            return true;
+        }
+        let is_in = self.map.populate(0..self.qix.len()).is_ok();
+        if is_in {
+            self.brought_in.store(generation, Ordering::Relaxed);
+        }
+        is_in
+    }
 }
 
 /// An index that can be read without touching a file.
@@ -93,11 +117,22 @@ impl SealedIndex {
         &self.seqs
     }
 
-    /// The index, if it can be read without opening a file.
-    pub(crate) fn opened(&self) -> Option<OpenIndex> {
-        match lock(&self.source).clone() {
+    /// The index, if it can be read without opening a file. A file that was open and can't be read
+    /// any more is closed.
+    pub(crate) fn opened(&self, generation: u32) -> Option<OpenIndex> {
+        let source = lock(&self.source).clone();
+        match source {
             Source::Memory(memory) => Some(OpenIndex::Memory(memory)),
-            Source::Open(qix) => Some(OpenIndex::File(qix)),
+            Source::Open(file) if file.is_in_memory(generation) => {
+                Some(OpenIndex::File(file.qix.clone()))
+            }
+            Source::Open(file) => {
+                let mut source = lock(&self.source);
+                if matches!(&*source, Source::Open(now) if Arc::ptr_eq(now, &file)) {
+                    *source = Source::Closed;
+                }
+                None
+            }
             Source::Closed => None,
         }
     }
@@ -115,15 +150,20 @@ impl SealedIndex {
         vfs: &dyn Vfs,
         folder: &Folder,
         nonce: u64,
+        generation: u32,
         rebuild: impl FnOnce() -> Result<MemoryIndex, E>,
     ) -> Result<(OpenIndex, bool), E> {
-        if let Some(open) = self.opened() {
+        if let Some(open) = self.opened(generation) {
             return Ok((open, false));
         }
         match self.open_file(vfs, folder, nonce) {
-            Ok(qix) => {
+            Ok((qix, map)) => {
                 let qix = Arc::new(qix);
-                *lock(&self.source) = Source::Open(qix.clone());
+                *lock(&self.source) = Source::Open(Arc::new(QixFile {
+                    qix: qix.clone(),
+                    map,
+                    brought_in: AtomicU32::new(generation),
+                }));
                 Ok((OpenIndex::File(qix), false))
             }
             Err(error) => {
@@ -135,7 +175,12 @@ impl SealedIndex {
         }
     }
 
-    fn open_file(&self, vfs: &dyn Vfs, folder: &Folder, nonce: u64) -> io::Result<Qix> {
+    fn open_file(
+        &self,
+        vfs: &dyn Vfs,
+        folder: &Folder,
+        nonce: u64,
+    ) -> io::Result<(Qix, Box<dyn VfsMap>)> {
         let file = vfs.open(&folder.log_file(self.base, QUEUE_INDEX))?;
         let len = usize::try_from(file.size()?).map_err(io::Error::other)?;
         if len == 0 {
@@ -149,7 +194,7 @@ impl SealedIndex {
                 "the queue index belongs to another segment or an earlier file of it",
             ));
         }
-        Ok(qix)
+        Ok((qix, map))
     }
 
     /// Writes the file for the segment with this `nonce` durably, then reads from it instead of
