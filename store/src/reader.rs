@@ -189,7 +189,13 @@ impl Reader {
             tries += 1;
             match now.filter(|_| tries < MOVES_MAX) {
                 Some(now) if now != position => position = now,
-                Some(_) if found.is_err() => return found,
+                Some(_) if found.is_err() => {
+                    // The index says that a batch begins there, so it is that batch's header.
+                    if let Err(ReadError::Quarantined { from, to }) = &found {
+                        self.shared.segments.quarantine(from.0, to.0);
+                    }
+                    return found;
+                }
                 _ => return Err(ReadError::NotFound { position }),
             }
         }
