@@ -173,6 +173,7 @@ fn fuzz_targets() -> Result<()> {
 fn separate_manifests() -> Result<Vec<PathBuf>> {
     let mut manifests = guest_manifests()?;
     manifests.push(place::root().join("fuzz/Cargo.toml"));
+    manifests.push(place::root().join("rig/Cargo.toml"));
     Ok(manifests)
 }
 
