@@ -34,6 +34,8 @@ use trims::trims_of;
 /// Segments are made no larger than for so many batches of the size that they had lately: indexes
 /// of a segment are in memory as a whole, while it is appended to and when its files are written.
 const SEGMENT_BATCHES_MAX: u64 = 1 << 18;
+/// A checkpoint is due after this time on a full disk, in milliseconds, while it may free segments.
+const FULL_INTERVAL_MS: u64 = 200;
 /// Such a size is a multiple of this.
 const SEGMENT_STEP_BYTES: u64 = 1 << 20;
 
@@ -477,12 +479,18 @@ impl Appender {
     pub fn checkpoint_due(&self, now: Timestamp) -> bool {
         let last = &self.last_checkpoint;
         // Full segments can't go before both kept generations are past them, even if all is quiet.
-        let is_needed = last.stale || self.shared.files.floor() < self.newest_base;
-        if !is_needed || self.shared.commit.fenced().is_some() {
+        let holds_segments = self.shared.files.floor() < self.newest_base;
+        if !last.stale && !holds_segments || self.shared.commit.fenced().is_some() {
             return false;
         }
+        // What was deleted on a full disk is given back once both generations are past it.
+        let interval = if holds_segments && self.is_out_of_space() {
+            self.config.checkpoint_interval_ms.min(FULL_INTERVAL_MS)
+        } else {
+            self.config.checkpoint_interval_ms
+        };
         let due = self.settled.saturating_sub(last.position) >= self.config.checkpoint_bytes
-            || now.since_ms(last.at) >= self.config.checkpoint_interval_ms;
+            || now.since_ms(last.at) >= interval;
         due && !self.shared.files.is_checkpointing()
     }
 

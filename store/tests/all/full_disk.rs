@@ -26,9 +26,13 @@ struct Node {
 
 impl Node {
     fn open(vfs: &SimVfs, now: i64) -> Self {
+        Self::open_with(vfs, now, small())
+    }
+
+    fn open_with(vfs: &SimVfs, now: i64, config: StoreConfig) -> Self {
         let shared: Arc<dyn Vfs> = Arc::new(vfs.clone());
         let (store, background) =
-            Store::open_manual(shared, dir(), small(), Timestamp(now), &mut Stateless).unwrap();
+            Store::open_manual(shared, dir(), config, Timestamp(now), &mut Stateless).unwrap();
         let vfs = vfs.clone();
         let mut node = Self {
             vfs,
@@ -183,6 +187,23 @@ fn acks_and_deletes_go_on_and_messages_again_once_a_topic_is_gone() {
     let bounds = node.store.reader.bounds(QueueId(6));
     assert_eq!(again.store.reader.bounds(QueueId(6)), bounds);
     again.check(6);
+}
+
+#[test]
+fn a_full_disk_waits_for_no_checkpoint_interval() {
+    let vfs = SimVfs::new(1);
+    vfs.set_capacity(Some(CAPACITY));
+    let config = StoreConfig {
+        checkpoint_bytes: 1 << 30,
+        checkpoint_interval_ms: 3_600_000,
+        ..small()
+    };
+    let mut node = Node::open_with(&vfs, 0, config);
+    node.fill();
+    node.remove_queue(5);
+    // Within a minute, where two checkpoints would take two hours.
+    node.heals(6);
+    node.check(6);
 }
 
 #[test]
