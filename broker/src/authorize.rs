@@ -124,6 +124,11 @@ pub fn required(request: &Request) -> Vec<(Action, Resource)> {
         Request::FindMessages(r) => vec![(Action::Consume, topic(&r.topic))],
         Request::GetMessage(r) => vec![(Action::Consume, topic(&r.topic))],
         Request::DescribeServer => vec![(Action::Describe, Resource::Server)],
+        // Every message of every topic is in it.
+        Request::BackupBegin
+        | Request::BackupFiles(_)
+        | Request::BackupRead(_)
+        | Request::BackupEnd(_) => vec![(Action::Manage, Resource::Server)],
     }
 }
 

@@ -1,9 +1,13 @@
 //! What the broker answers.
 
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tidegate_model::{
-    Bookmark, Code, LeaseId, Offset, ProducerEpoch, ProducerId, QueueId, Seq, ShardId, Timestamp,
-    TopicSettings,
+    BackupFile, Bookmark, Code, LeaseId, Offset, ProducerEpoch, ProducerId, QueueId, Seq, ShardId,
+    Timestamp, TopicSettings,
 };
 
 use crate::reference::{GroupRef, PluginRef, SourceRef, ViewRef};
@@ -34,6 +38,75 @@ pub enum Reply {
     Read(ReadBatches),
     Found(FoundMessages),
     Server(ServerInfo),
+    BackupBegun(BackupBegun),
+    /// A page of what a backup consists of.
+    BackupFiles(Vec<BackupFile>),
+    BackupPiece(BackupPiece),
+}
+
+/// A backup that was begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupBegun {
+    /// Names it in what is asked next.
+    pub backup: u64,
+    /// The node, by the pin of its key.
+    pub node: String,
+    /// When it began: all that was acknowledged before is in it.
+    pub began: Timestamp,
+    /// End of the log in it, exclusive, as a position of this node.
+    pub durable: u64,
+    /// The snapshot generation in it, 0 for none.
+    pub snapshot: u64,
+    /// Position of the snapshot.
+    pub snapshot_position: u64,
+    /// Format version of the data folder.
+    pub format: u32,
+    /// Files that it consists of.
+    pub files: u32,
+    /// Damaged ranges of the log, at most [`BACKUP_DAMAGED_MAX`]: from, and to exclusive.
+    pub damaged: Vec<(u64, u64)>,
+    /// Damaged ranges beyond those.
+    pub more_damaged: u64,
+    /// The backup ends when this is dropped: whoever answers keeps it for as long as the one who
+    /// asked is there.
+    pub hold: Hold,
+}
+
+/// Damaged ranges that the answer to a begun backup lists.
+pub const BACKUP_DAMAGED_MAX: usize = 10_000;
+
+/// Keeps something until it is dropped.
+#[derive(Clone)]
+pub struct Hold(Arc<dyn Any + Send + Sync>);
+
+impl Hold {
+    /// Drops `held` with the last clone.
+    pub fn new(held: impl Any + Send + Sync) -> Self {
+        Self(Arc::new(held))
+    }
+}
+
+impl PartialEq for Hold {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Hold {}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hold")
+    }
+}
+
+/// A piece of a file of a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupPiece {
+    /// Its bytes; what can't be read is zero.
+    pub bytes: Bytes,
+    /// Bytes that can't be read.
+    pub unreadable: u64,
 }
 
 /// A topic as it is.

@@ -40,6 +40,11 @@ pub enum Request {
     Read(Read),
     FindMessages(FindMessages),
     GetMessage(GetMessage),
+    /// Takes hold of everything that a data folder needs, for one backup at a time.
+    BackupBegin,
+    BackupFiles(BackupFiles),
+    BackupRead(BackupRead),
+    BackupEnd(BackupEnd),
     /// Version, uptime, limits.
     DescribeServer,
 }
@@ -391,4 +396,33 @@ pub struct GetMessage {
     pub topic: TopicRef,
     /// Its id.
     pub id: MessageId,
+}
+
+/// Lists what a backup consists of, page by page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackupFiles {
+    /// The backup, as it was begun.
+    pub backup: u64,
+    /// Number of the first file, from 0.
+    pub first: u32,
+}
+
+/// Reads a piece of a file of a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackupRead {
+    /// The backup, as it was begun.
+    pub backup: u64,
+    /// Number of the file, from 0.
+    pub file: u32,
+    /// First byte.
+    pub at: u64,
+    /// Bytes. None still says that the client is at work.
+    pub len: u32,
+}
+
+/// Ends a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackupEnd {
+    /// The backup, as it was begun.
+    pub backup: u64,
 }

@@ -194,7 +194,7 @@ impl Client {
         }
     }
 
-    async fn ask(&self, kind: RequestKind) -> Result<Answer, Error> {
+    pub(crate) async fn ask(&self, kind: RequestKind) -> Result<Answer, Error> {
         self.ask_within(self.inner.options.request_timeout, kind)
             .await
     }

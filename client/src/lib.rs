@@ -25,6 +25,8 @@ mod producer;
 mod catalog;
 mod message;
 
+mod backup;
+
 mod address;
 mod key;
 
@@ -35,6 +37,7 @@ mod tls;
 mod error;
 
 pub use address::{Address, Pin};
+pub use backup::{BACKUP_PIECE_BYTES_MAX, BackupBegun, BackupPiece};
 pub use catalog::{
     BindingSpec, CreateGroup, CreateTopic, CreateView, CursorInfo, CursorMove, DeployPlugin,
     GroupInfo, GroupRef, OnError, PluginInfo, PluginRef, QueueInfo, ResetGroup, RetryPolicy,

@@ -188,6 +188,10 @@ codes! {
         "A range of the log is damaged and set apart. What lies around it is served; the message names the range."
     406 DATA_CORRUPT "data-corrupt" Operator
         "A file in the data folder can't be read as what it should be. The message names it."
+    407 BACKUP_RUNNING "backup-running" Retry
+        "Another backup of this node is being made, and there is one at a time. Wait until it has ended; one whose client went away ends within a minute."
+    408 BACKUP_OVER "backup-over" Retry
+        "The node no longer holds this backup's files: nothing was asked of it for a minute, or the connection is another one. Begin again; what has come is not fetched again."
 
     501 LEASE_EXPIRED "lease-expired" Conflict
         "The invisible duration ended, or another holder acknowledged the message. It may be delivered again; ask for a longer duration or renew in time."
@@ -212,6 +216,12 @@ codes! {
         "A file can't be read or written. The message names it and says why."
     605 GUEST_TOOLCHAIN "guest-toolchain" Change
         "No tool chain for wasm32-unknown-unknown was found. `rustup target add wasm32-unknown-unknown` installs one."
+    606 BACKUP_FOLDER "backup-folder" Change
+        "The folder holds no backups, those of another node, or those of another version. A folder for backups is made by `tidegate backup create FOLDER`, and is for one node."
+    607 BACKUP_NOT_FOUND "backup-not-found" Missing
+        "The folder holds no such backup. `tidegate backup ls FOLDER` shows those that are complete."
+    608 BACKUP_DAMAGED "backup-damaged" Operator
+        "A file of the backup is not what it was. Restore another one; `tidegate backup create FOLDER` fetches what is damaged again, as long as the node still has it."
 }
 
 impl Code {

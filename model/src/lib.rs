@@ -10,6 +10,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod backup;
 #[cfg(feature = "checksum")]
 pub mod checksum;
 pub mod code;
@@ -28,6 +29,7 @@ pub mod queue_table;
 pub mod retention;
 pub mod section;
 
+pub use backup::{BackupFile, FileId};
 pub use code::Code;
 pub use digest::RecordDigest;
 pub use find::{Bookmark, BookmarkError, Order};

@@ -30,6 +30,8 @@ pub struct Identity {
     pub reset_key: [u8; SECRET_BYTES],
     /// Key of receipt handles.
     pub receipt_key: [u8; SECRET_BYTES],
+    /// The private key was made just now, so no client has this pin.
+    pub is_new: bool,
 }
 
 /// Why the keys can't be had.
@@ -72,7 +74,7 @@ impl Identity {
             _ => {}
         }
         let key_path = folder.join("server.key");
-        let pem = read_or_create(&key_path, || {
+        let (pem, is_new) = read_or_create(&key_path, || {
             // P-256: also browsers take it when they pin a certificate.
             KeyPair::generate()
                 .map(|key| key.serialize_pem().into_bytes())
@@ -95,6 +97,7 @@ impl Identity {
             pin: format!("sha256:{}", URL_SAFE_NO_PAD.encode(spki)),
             reset_key: secret(&folder.join("reset.key"))?,
             receipt_key: secret(&folder.join("receipt.key"))?,
+            is_new,
         })
     }
 }
@@ -109,7 +112,7 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
 }
 
 fn secret(path: &Path) -> Result<[u8; SECRET_BYTES], IdentityError> {
-    let bytes = read_or_create(path, || Ok(random::<SECRET_BYTES>().to_vec()))?;
+    let (bytes, _) = read_or_create(path, || Ok(random::<SECRET_BYTES>().to_vec()))?;
     bytes
         .as_slice()
         .try_into()
@@ -119,11 +122,12 @@ fn secret(path: &Path) -> Result<[u8; SECRET_BYTES], IdentityError> {
         })
 }
 
-/// Reads a file, or makes it whole: a temporary file is synced, then renamed.
+/// Reads a file, or makes it whole: a temporary file is synced, then renamed. Says whether it was
+/// made.
 fn read_or_create(
     path: &Path,
     make: impl FnOnce() -> Result<Vec<u8>, String>,
-) -> Result<Vec<u8>, IdentityError> {
+) -> Result<(Vec<u8>, bool), IdentityError> {
     let io = |source| IdentityError::Io {
         path: path.to_owned(),
         source,
@@ -134,7 +138,7 @@ fn read_or_create(
             file.take(KEY_FILE_BYTES_MAX)
                 .read_to_end(&mut bytes)
                 .map_err(io)?;
-            return Ok(bytes);
+            return Ok((bytes, false));
         }
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
         Err(_) => {}
@@ -159,7 +163,7 @@ fn read_or_create(
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(io)?;
-    Ok(bytes)
+    Ok((bytes, true))
 }
 
 #[cfg(test)]
@@ -174,6 +178,7 @@ mod tests {
         let first = Identity::load_or_create(&folder).unwrap();
         let second = Identity::load_or_create(&folder).unwrap();
         assert_eq!(first.pin, second.pin);
+        assert_eq!((first.is_new, second.is_new), (true, false));
         assert_eq!(first.receipt_key, second.receipt_key);
         assert_ne!(first.receipt_key, first.reset_key);
         for entry in fs::read_dir(&folder).unwrap() {

@@ -18,6 +18,7 @@ mod owner;
 mod replay;
 mod retention;
 
+mod backups;
 mod components;
 mod receipt;
 mod worker;
@@ -27,17 +28,20 @@ mod metrics;
 mod server;
 
 mod offline;
+mod restore;
 
 pub use config::{CompilerCommand, Config, SLOW_DISK, WORKERS_MAX};
 pub use error::StartError;
 pub use identity::{Identity, IdentityError, SECRET_BYTES};
 pub use input::{BYTES_WAITING_MAX, REQUESTS_WAITING_MAX};
 pub use offline::{OfflineError, open_offline};
+pub use restore::restore;
 pub use server::Server;
 pub use tidegate_runtime::compiler::child_main as compile_child;
+pub use tidegate_store::backup;
 pub use tidegate_store::check;
 pub use tidegate_store::{
-    BatchHeader, IndexEntry, Kind, LogPosition, Manifest, PartRef, RecoveryReport, SegmentHeader,
-    StoreConfig, StoredBatch,
+    BatchHeader, IndexEntry, Kind, LogPosition, Manifest, PartRef, RealVfs, RecoveryReport,
+    SegmentHeader, StoreConfig, StoredBatch,
 };
 pub use token::TOKEN_LIFE;

@@ -18,6 +18,8 @@ use tidegate_session::{
 use tidegate_store::Reader;
 use tokio::sync::oneshot;
 
+use crate::backups::Backups;
+use crate::clock::Clock;
 use crate::components::Components;
 use crate::input::{Input, Inputs, PublishInput, stopped};
 use crate::metrics::Metrics;
@@ -119,6 +121,7 @@ pub(crate) struct Node {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) components: Arc<Components>,
     pub(crate) reader: Reader,
+    pub(crate) backups: Backups,
     pub(crate) token: RootToken,
     pub(crate) shards: u32,
     pub(crate) ready_at: Instant,
@@ -227,6 +230,16 @@ impl Node {
                 uptime_ms: u64::try_from(uptime).unwrap_or(u64::MAX),
                 shards: self.shards,
             }));
+        }
+        if matches!(
+            request,
+            Request::BackupBegin
+                | Request::BackupFiles(_)
+                | Request::BackupRead(_)
+                | Request::BackupEnd(_)
+        ) {
+            let now = Clock::default().now();
+            return self.backups.call(&request, now).await;
         }
         let admitted = self.inputs.admit(0)?;
         let facts = self.prepare_plugin(&request).await?;

@@ -9,6 +9,8 @@ use tidegate_store::{OpenError, RealVfs};
 
 /// Where the log lies in a data folder.
 pub(crate) const LOG_FOLDER: &str = "log";
+/// Where plugins' components lie in a data folder.
+pub(crate) const COMPONENT_FOLDER: &str = "components";
 
 /// Why a data folder can't be looked at or repaired.
 #[derive(Debug, thiserror::Error)]

@@ -19,6 +19,7 @@ use tidegate_session::Service;
 use tidegate_store::{RealVfs, RecoveryReport, Store};
 
 use crate::admin::Admin;
+use crate::backups::Backups;
 use crate::clock::Clock;
 use crate::components::Components;
 use crate::config::Config;
@@ -27,7 +28,7 @@ use crate::identity::Identity;
 use crate::input::{Input, Inputs};
 use crate::metrics::{Connections, Metrics};
 use crate::node::{Front, Node, Shared};
-use crate::offline::LOG_FOLDER;
+use crate::offline::{COMPONENT_FOLDER, LOG_FOLDER};
 use crate::owner::{Owner, State};
 use crate::receipt::Receipts;
 use crate::replay::Replay;
@@ -46,6 +47,7 @@ pub struct Server {
     owner: JoinHandle<()>,
     address: String,
     root_token: Option<String>,
+    has_clients: bool,
     recovery: RecoveryReport,
 }
 
@@ -73,8 +75,10 @@ impl Server {
             };
             shared.register(client.public_key, principal);
         }
-        let first_start = opened.core.catalog().clients().next().is_none();
-        let (token, root_token) = if first_start {
+        let has_clients = opened.core.catalog().clients().next().is_some();
+        // A restored folder has clients, and whoever holds one of their keys is let in; but its own
+        // key is new, and may be all that is left of the machines that knew it.
+        let (token, root_token) = if !has_clients || identity.is_new {
             let (token, text) = RootToken::issue(Instant::now());
             (token, Some(text))
         } else {
@@ -120,6 +124,11 @@ impl Server {
             shared,
             metrics,
             components,
+            backups: Backups::new(
+                reader.clone(),
+                config.data.join(COMPONENT_FOLDER),
+                identity.pin.clone(),
+            ),
             reader,
             token,
             shards,
@@ -144,6 +153,7 @@ impl Server {
             owner,
             address,
             root_token,
+            has_clients,
             recovery,
         })
     }
@@ -166,10 +176,17 @@ impl Server {
         self.admin.addr
     }
 
-    /// The one-time token, if no client is registered yet. It is kept nowhere else.
+    /// The one-time token, if no client is registered yet or the node's key was made by this start.
+    /// It is kept nowhere else.
     #[must_use]
     pub fn root_token(&self) -> Option<&str> {
         self.root_token.as_deref()
+    }
+
+    /// Whether a client was registered when the node started.
+    #[must_use]
+    pub fn has_clients(&self) -> bool {
+        self.has_clients
     }
 
     /// What recovery found and read.
@@ -219,7 +236,7 @@ fn open_components(config: &Config) -> Result<Arc<Components>, StartError> {
         cache_dir: config.data.join("compiled"),
     })
     .map_err(|error| StartError::Plugins(error.to_string()))?;
-    let folder = config.data.join("components");
+    let folder = config.data.join(COMPONENT_FOLDER);
     let components = Components::open(&folder, host).map_err(|source| StartError::Folder {
         path: folder,
         source,

@@ -1,5 +1,5 @@
 //! What the store reads from a disk: batch headers, segment headers, queue and key indexes,
-//! manifests, trims.
+//! manifests, trims, manifests of backups.
 //!
 //! All but the last have a checksum, which random bytes never meet; so each input is decoded as it
 //! is, and once more with its checksums put right.
@@ -9,6 +9,7 @@ use tidegate_model::checksum::{crc32c, crc32c_with_nonce};
 use tidegate_model::{
     Offset, ProducerEpoch, ProducerId, QueueId, Seq, Sequence, ShardId, Term, Timestamp,
 };
+use tidegate_store::backup::{Backup, BackupFile, FileId, KeptFile};
 use tidegate_store::header::{HEADER_BYTES, LOGICAL_AT};
 use tidegate_store::{
     BatchHeader, Kind, Kix, LogPosition, Manifest, PartRef, Qix, SEGMENT_HEADER_BYTES,
@@ -22,7 +23,8 @@ const INDEX: u8 = 2;
 const MANIFEST: u8 = 3;
 const TRIM: u8 = 4;
 const KEYS: u8 = 5;
-const KINDS: u8 = 6;
+const BACKUP: u8 = 6;
+const KINDS: u8 = 7;
 /// Bytes of a page of a key index.
 const PAGE_BYTES: usize = 4096;
 /// Bytes after the checksum that ends an index and a manifest, and of the checksum.
@@ -58,6 +60,12 @@ pub fn run(input: &[u8]) {
             }
         }
         TRIM => check_trim(&bytes),
+        BACKUP => {
+            check_backup(&bytes);
+            if put_footer_right(&mut bytes) {
+                check_backup(&bytes);
+            }
+        }
         KEYS => {
             bytes.resize(bytes.len().next_multiple_of(PAGE_BYTES), 0);
             check_keys(&bytes);
@@ -133,6 +141,17 @@ fn check_manifest(bytes: &[u8]) {
     }
 }
 
+fn check_backup(bytes: &[u8]) {
+    if let Ok(backup) = Backup::decode(bytes) {
+        assert_eq!(Backup::decode(&backup.encode()).as_ref(), Ok(&backup));
+        for kept in &backup.files {
+            assert!(kept.file.len <= kept.file.size);
+            let name = kept.file.id.file_name();
+            assert_eq!(FileId::parse(&name), Some(kept.file.id));
+        }
+    }
+}
+
 fn check_trim(bytes: &[u8]) {
     if let Ok(rows) = trim::decode(bytes) {
         assert_eq!(trim::encode(&rows).as_deref(), Ok(bytes));
@@ -140,7 +159,7 @@ fn check_trim(bytes: &[u8]) {
     }
 }
 
-/// Index and manifest end alike: CRC of all before it, four zero bytes.
+/// Index and manifests end alike: CRC of all before it, four zero bytes.
 fn put_footer_right(bytes: &mut [u8]) -> bool {
     let Some(body) = bytes.len().checked_sub(FOOTER_BYTES) else {
         return false;
@@ -236,6 +255,9 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
     .expect("two rows in order");
     let mut trim_unsorted = trim.clone();
     trim_unsorted[8] = 10;
+    let backup = backup().encode();
+    let mut backup_miscounted = backup.clone();
+    backup_miscounted[76] = 0xFF;
     let keys = key_index(&[(1 << 60, 600), (1 << 60, 700), (3 << 60, 600)]);
     let keys_unsorted = key_index(&[(3 << 60, 600), (1 << 60, 700)]);
     let keys_too_many = keys[..PAGE_BYTES * 2].to_vec();
@@ -256,6 +278,8 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         ("trim", TRIM, trim.clone()),
         ("trim-unsorted", TRIM, trim_unsorted),
         ("trim-cut", TRIM, trim[..40].to_vec()),
+        ("backup", BACKUP, backup),
+        ("backup-miscounted", BACKUP, backup_miscounted),
         ("keys", KEYS, keys),
         ("keys-none", KEYS, key_index(&[])),
         ("keys-unsorted", KEYS, keys_unsorted),
@@ -263,6 +287,39 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
     ]
     .map(|(name, kind, bytes)| (name.to_owned(), [&[kind], &bytes[..]].concat()))
     .to_vec()
+}
+
+fn backup() -> Backup {
+    let kept = |id, size, len, crc| KeptFile {
+        file: BackupFile { id, size, len },
+        crc,
+    };
+    let segment = FileId::Segment {
+        base: 16 << 20,
+        nonce: NONCE,
+    };
+    let snapshot = FileId::Manifest {
+        generation: 4,
+        crc: 0xABCD,
+    };
+    let component = FileId::Component { digest: [7; 32] };
+    Backup {
+        number: 3,
+        taken: Timestamp(1_373_241_600_000),
+        node: "sha256:pin".to_owned(),
+        durable: LogPosition(17 << 20),
+        snapshot: 4,
+        snapshot_position: LogPosition(16 << 20),
+        format: 2,
+        fetched: 1 << 20,
+        damaged: vec![(LogPosition(16 << 20), LogPosition((16 << 20) + 4096))],
+        more_damaged: 0,
+        files: vec![
+            kept(segment, 32 << 20, 1 << 20, 0x1234),
+            kept(snapshot, 200, 200, 0xABCD),
+            kept(component, 88_000, 88_000, 0x5678),
+        ],
+    }
 }
 
 /// An index of queues with so many entries each, and a shard with so many places; the table of

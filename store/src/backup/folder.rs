@@ -5,8 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tidegate_model::FileId;
+
 use super::error::{BACKUP_VERSION, BackupError};
-use super::file::FileId;
 use super::manifest::{Backup, MANIFEST_BYTES_MAX, NODE_BYTES_MAX};
 use crate::folder::{
     FORMAT_FILE, LOCK_FILE, TEMPORARY, file_name, parse_file_name, read_whole, sync_names,

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use tidegate_model::FileId;
 use tidegate_model::checksum::Crc32c;
 
 use super::error::BackupError;
-use super::file::FileId;
 use super::folder::BackupFolder;
 use super::manifest::Backup;
 use crate::check::Progress;

@@ -1,10 +1,10 @@
 //! The manifest of a backup: what it consists of. Byte table: `docs/formats/backup.md`.
 
 use tidegate_model::Timestamp;
+use tidegate_model::backup::{BackupFile, DIGEST_BYTES, FILES_MAX, FileId};
 use tidegate_model::checksum::crc32c;
 
 use super::error::BACKUP_VERSION;
-use super::file::{BackupFile, DIGEST_BYTES, FILES_MAX, FileId};
 use crate::bytes_at::{i64_at, put, u32_at, u64_at};
 use crate::position::LogPosition;
 

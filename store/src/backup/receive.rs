@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tidegate_model::backup::{BackupFile, FILES_MAX, FileId};
 use tidegate_model::checksum::Crc32c;
 
 use super::error::BackupError;
-use super::file::{BackupFile, FILES_MAX, FileId};
 use super::folder::{BACKUP, BackupFolder};
 use super::intact::{Checked, Claims, check, crc_of};
 use super::manifest::{Backup, KeptFile};

@@ -5,11 +5,10 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use tidegate_model::QueueId;
 use tidegate_model::checksum::Crc32c;
+use tidegate_model::{FileId, QueueId};
 
 use super::error::BackupError;
-use super::file::FileId;
 use super::folder::BackupFolder;
 use super::intact::PIECE_BYTES;
 use super::manifest::{Backup, KeptFile};

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tidegate_model::checksum::crc32c;
+use tidegate_model::{BackupFile, FileId};
 
-use super::file::{BackupFile, FileId};
 use crate::folder::{FORMAT_VERSION, PART};
 use crate::position::LogPosition;
 use crate::reader::{Reader, Shared};

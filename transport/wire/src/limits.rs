@@ -74,6 +74,10 @@ pub const CONNECTION_OUTPUT_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const REPLY_DELIVERIES_MAX: usize = 4096;
 /// Bytes of sections that a client gathers for one reply.
 pub const REPLY_DELIVERY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of a piece of a file of a backup.
+pub const BACKUP_PIECE_BYTES_MAX: u32 = 1024 * 1024;
+/// Files of a backup that one reply lists.
+pub const BACKUP_FILES_PAGE: usize = 4096;
 
 /// Chunks handed to the transport are filled up to this, in bytes.
 pub const CHUNK_BYTES_MAX: usize = 64 * 1024;

@@ -14,12 +14,13 @@ pub use control::{
     Throttle, Unsubscribe, Welcome,
 };
 pub use reply::{
-    Cursor, CursorMove, CursorMoves, Found, Group, Groups, Plugin, Plugins, ReadDone, Received,
+    BackupBegun, BackupFile, BackupFileList, BackupPiece, Cursor, CursorMove, CursorMoves,
+    FileKind, FileNumber, Found, Group, Groups, LogRange, Plugin, Plugins, ReadDone, Received,
     Reply, ReplyKind, Server, Subscription, Topic, Topics, View, Views,
 };
 pub use request::{
-    Bind, BindingSpec, CreateGroup, CreateTopic, CreateView, DeployPlugin, Empty, FindMessages,
-    GetMessage, GroupRef, Namespace, OnError, PluginRef, Read, Receive, Request, RequestKind,
-    ResetGroup, RetryPolicy, Settle, SourceRef, StartAt, StartKind, TopicRef, TopicSettings,
-    Unbind, UpdateTopic, ViewRef,
+    BackupEnd, BackupFiles, BackupRead, Bind, BindingSpec, CreateGroup, CreateTopic, CreateView,
+    DeployPlugin, Empty, FindMessages, GetMessage, GroupRef, Namespace, OnError, PluginRef, Read,
+    Receive, Request, RequestKind, ResetGroup, RetryPolicy, Settle, SourceRef, StartAt, StartKind,
+    TopicRef, TopicSettings, Unbind, UpdateTopic, ViewRef,
 };

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tidegate_broker::reply::Hold;
 use tidegate_broker::request::{OpenProducer, Settle, Subscribe};
 use tidegate_broker::{GroupRef, Principal, Refusal, Reply, Request, SourceRef};
 use tidegate_model::{Name, ProducerEpoch, ProducerId, code};
@@ -53,6 +54,8 @@ struct State {
     /// By the client's number, which rises.
     subscriptions: BTreeMap<u32, Subscription>,
     ended: usize,
+    /// The backup that was begun last.
+    backup: Option<Hold>,
 }
 
 struct Subscription {
@@ -172,7 +175,9 @@ impl Connection {
             request.abort();
         }
         let subscriptions = std::mem::take(&mut state.subscriptions);
+        let backup = state.backup.take();
         drop(state);
+        drop(backup);
         for subscription in subscriptions.into_values() {
             if let Live::Yes(id) = subscription.live {
                 self.shared.service.unsubscribe(id);
@@ -469,10 +474,21 @@ impl Connection {
             _ => 0,
         };
         let call = self.shared.service.call(self.principal(), request);
-        self.spawn(pump, stream, call, move |_, session, result| match result {
-            Ok(reply) => answer(session, stream, queue_index, reply),
-            Err(refusal) => session.refuse_request(stream, &map::refused(refusal)),
-        });
+        self.spawn(
+            pump,
+            stream,
+            call,
+            move |this, session, result| match result {
+                Ok(reply) => {
+                    if let Reply::BackupBegun(begun) = &reply {
+                        // Ends with the connection.
+                        this.state().backup = Some(begun.hold.clone());
+                    }
+                    answer(session, stream, queue_index, reply);
+                }
+                Err(refusal) => session.refuse_request(stream, &map::refused(refusal)),
+            },
+        );
     }
 
     /// Awaits an answer of the broker; nobody hears of it if the stream is over by then.

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use tidegate_broker::reply::{
-    CursorInfo, CursorMove, GroupInfo, PluginInfo, QueueInfo, Reply, SubscriptionInfo, TopicInfo,
-    ViewInfo,
+    BackupBegun, CursorInfo, CursorMove, GroupInfo, PluginInfo, QueueInfo, Reply, SubscriptionInfo,
+    TopicInfo, ViewInfo,
 };
 use tidegate_broker::request::{BindingSpec, OnError, RetryPolicy};
 use tidegate_model::Code;
@@ -44,6 +44,14 @@ pub(crate) fn reply(reply: Reply) -> Option<ReplyKind> {
             uptime_ms: info.uptime_ms,
             shards: info.shards,
         }),
+        Reply::BackupBegun(begun) => ReplyKind::BackupBegun(backup_begun(begun)),
+        Reply::BackupFiles(files) => ReplyKind::BackupFiles(proto::BackupFileList {
+            files: files.iter().map(Into::into).collect(),
+        }),
+        Reply::BackupPiece(piece) => ReplyKind::BackupPiece(proto::BackupPiece {
+            bytes: piece.bytes,
+            unreadable: piece.unreadable,
+        }),
         Reply::Received(_)
         | Reply::Read(_)
         | Reply::Found(_)
@@ -52,6 +60,22 @@ pub(crate) fn reply(reply: Reply) -> Option<ReplyKind> {
             return None;
         }
     })
+}
+
+fn backup_begun(begun: BackupBegun) -> proto::BackupBegun {
+    let range = |(from, to)| proto::LogRange { from, to };
+    proto::BackupBegun {
+        backup: begun.backup,
+        node: begun.node,
+        began_ms: begun.began.0,
+        durable: begun.durable,
+        snapshot: begun.snapshot,
+        snapshot_position: begun.snapshot_position,
+        format: begun.format,
+        files: begun.files,
+        damaged: begun.damaged.into_iter().map(range).collect(),
+        more_damaged: begun.more_damaged,
+    }
 }
 
 /// 0 or the code.

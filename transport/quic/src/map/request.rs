@@ -1,9 +1,9 @@
 //! From what travels to the broker's requests.
 
 use tidegate_broker::request::{
-    Bind, BindingSpec, CreateGroup, CreateTopic, CreateView, DeployPlugin, FindMessages,
-    GetMessage, List, OnError, OneGroup, OnePlugin, OneTopic, OneView, Read, Receive, ResetGroup,
-    RetryPolicy, Settle, Unbind, UpdateTopic,
+    BackupEnd, BackupFiles, BackupRead, Bind, BindingSpec, CreateGroup, CreateTopic, CreateView,
+    DeployPlugin, FindMessages, GetMessage, List, OnError, OneGroup, OnePlugin, OneTopic, OneView,
+    Read, Receive, ResetGroup, RetryPolicy, Settle, Unbind, UpdateTopic,
 };
 use tidegate_broker::{Refusal, Request};
 use tidegate_model::{
@@ -104,6 +104,18 @@ pub(crate) fn request(kind: RequestKind) -> Result<Request, Refusal> {
         RequestKind::DescribeServer(_) => Request::DescribeServer,
         RequestKind::FindMessages(find) => Request::FindMessages(find_messages(find)?),
         RequestKind::GetMessage(get) => Request::GetMessage(get_message(get)?),
+        RequestKind::BackupBegin(_) => Request::BackupBegin,
+        RequestKind::BackupFiles(files) => Request::BackupFiles(BackupFiles {
+            backup: files.backup,
+            first: files.first,
+        }),
+        RequestKind::BackupRead(read) => Request::BackupRead(BackupRead {
+            backup: read.backup,
+            file: read.file,
+            at: read.at,
+            len: read.len,
+        }),
+        RequestKind::BackupEnd(end) => Request::BackupEnd(BackupEnd { backup: end.backup }),
     })
 }
 

@@ -1,6 +1,7 @@
 //! What a request stream answers.
 
 use bytes::Bytes;
+use tidegate_model::{self as model, FileId};
 
 use super::{
     Alias, BindingSpec, Empty, GroupRef, PluginRef, Queue, RetryPolicy, Settled, SourceRef,
@@ -13,7 +14,7 @@ pub struct Reply {
     /// The answer; `None` is a kind from the future.
     #[prost(
         oneof = "ReplyKind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18"
     )]
     pub kind: Option<ReplyKind>,
 }
@@ -66,6 +67,15 @@ pub enum ReplyKind {
     /// Messages follow.
     #[prost(message, tag = "15")]
     Found(Found),
+    /// A backup was begun.
+    #[prost(message, tag = "16")]
+    BackupBegun(BackupBegun),
+    /// What a backup consists of.
+    #[prost(message, tag = "17")]
+    BackupFiles(BackupFileList),
+    /// A piece of a file of a backup.
+    #[prost(message, tag = "18")]
+    BackupPiece(BackupPiece),
 }
 
 /// A topic as it is.
@@ -293,4 +303,161 @@ pub struct Server {
     /// Shards.
     #[prost(uint32, tag = "3")]
     pub shards: u32,
+}
+
+/// A backup that was begun.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct BackupBegun {
+    /// Names it in what is asked next.
+    #[prost(uint64, tag = "1")]
+    pub backup: u64,
+    /// The node, by the pin of its key.
+    #[prost(string, tag = "2")]
+    pub node: String,
+    /// When it began, in ms since the Unix epoch.
+    #[prost(int64, tag = "3")]
+    pub began_ms: i64,
+    /// End of the log in it, exclusive.
+    #[prost(uint64, tag = "4")]
+    pub durable: u64,
+    /// The snapshot generation in it, 0 for none.
+    #[prost(uint64, tag = "5")]
+    pub snapshot: u64,
+    /// Position of the snapshot.
+    #[prost(uint64, tag = "6")]
+    pub snapshot_position: u64,
+    /// Format version of the data folder.
+    #[prost(uint32, tag = "7")]
+    pub format: u32,
+    /// Files that it consists of.
+    #[prost(uint32, tag = "8")]
+    pub files: u32,
+    /// Damaged ranges of the log.
+    #[prost(message, repeated, tag = "9")]
+    pub damaged: Vec<LogRange>,
+    /// Damaged ranges that are not listed.
+    #[prost(uint64, tag = "10")]
+    pub more_damaged: u64,
+}
+
+/// A range of a node's log.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct LogRange {
+    /// First position.
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+    /// First position behind it.
+    #[prost(uint64, tag = "2")]
+    pub to: u64,
+}
+
+/// A page of what a backup consists of.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct BackupFileList {
+    /// In order of number.
+    #[prost(message, repeated, tag = "1")]
+    pub files: Vec<BackupFile>,
+}
+
+/// A file of a backup.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct BackupFile {
+    /// Bytes that it has in a data folder; those that are not kept are zero.
+    #[prost(uint64, tag = "1")]
+    pub size: u64,
+    /// Bytes that are kept, from the first on.
+    #[prost(uint64, tag = "2")]
+    pub len: u64,
+    /// Which one; `None` is a kind from the future.
+    #[prost(oneof = "FileKind", tags = "3, 4, 5, 6")]
+    pub kind: Option<FileKind>,
+}
+
+/// The kinds of files of a backup.
+#[derive(Clone, PartialEq, Eq, prost::Oneof)]
+pub enum FileKind {
+    /// A segment: its base and nonce.
+    #[prost(message, tag = "3")]
+    Segment(FileNumber),
+    /// A snapshot's manifest: its generation and CRC-32C.
+    #[prost(message, tag = "4")]
+    Manifest(FileNumber),
+    /// A snapshot's part: its number and CRC-32C.
+    #[prost(message, tag = "5")]
+    Part(FileNumber),
+    /// A component: its SHA-256.
+    #[prost(bytes = "bytes", tag = "6")]
+    Component(Bytes),
+}
+
+/// A number, and a mark by which its file is told from others of that number.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct FileNumber {
+    /// The number.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// The mark.
+    #[prost(uint64, tag = "2")]
+    pub mark: u64,
+}
+
+impl From<&model::BackupFile> for BackupFile {
+    fn from(file: &model::BackupFile) -> Self {
+        let numbered = |number, mark| FileNumber { number, mark };
+        let kind = match file.id {
+            FileId::Segment { base, nonce } => FileKind::Segment(numbered(base, nonce)),
+            FileId::Manifest { generation, crc } => {
+                FileKind::Manifest(numbered(generation, crc.into()))
+            }
+            FileId::Part { number, crc } => FileKind::Part(numbered(number, crc.into())),
+            FileId::Component { digest } => FileKind::Component(Bytes::copy_from_slice(&digest)),
+        };
+        Self {
+            size: file.size,
+            len: file.len,
+            kind: Some(kind),
+        }
+    }
+}
+
+impl BackupFile {
+    /// The file; `None` for one that this version doesn't know, or that can't be.
+    #[must_use]
+    pub fn file(&self) -> Option<model::BackupFile> {
+        let crc = |file: &FileNumber| u32::try_from(file.mark).ok();
+        let id = match self.kind.as_ref()? {
+            FileKind::Segment(file) => FileId::Segment {
+                base: file.number,
+                nonce: file.mark,
+            },
+            FileKind::Manifest(file) => FileId::Manifest {
+                generation: file.number,
+                crc: crc(file)?,
+            },
+            FileKind::Part(file) => FileId::Part {
+                number: file.number,
+                crc: crc(file)?,
+            },
+            FileKind::Component(digest) => FileId::Component {
+                digest: digest.as_ref().try_into().ok()?,
+            },
+        };
+        let file = model::BackupFile {
+            id,
+            size: self.size,
+            len: self.len,
+        };
+        file.is_possible().then_some(file)
+    }
+}
+
+/// A piece of a file of a backup.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct BackupPiece {
+    /// Its bytes; what can't be read is zero.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub bytes: Bytes,
+    /// Bytes that can't be read.
+    #[prost(uint64, tag = "2")]
+    pub unreadable: u64,
 }

@@ -9,7 +9,7 @@ pub struct Request {
     /// What is asked; `None` is a kind from the future, refused as `unsupported`.
     #[prost(
         oneof = "RequestKind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30"
     )]
     pub kind: Option<RequestKind>,
 }
@@ -95,6 +95,18 @@ pub enum RequestKind {
     /// Reads one message by its id: `Found`, then its delivery frame.
     #[prost(message, tag = "26")]
     GetMessage(GetMessage),
+    /// Takes hold of what a data folder needs: `BackupBegun`.
+    #[prost(message, tag = "27")]
+    BackupBegin(Empty),
+    /// Lists what a backup consists of: `BackupFiles`.
+    #[prost(message, tag = "28")]
+    BackupFiles(BackupFiles),
+    /// Reads a piece of a file: `BackupPiece`.
+    #[prost(message, tag = "29")]
+    BackupRead(BackupRead),
+    /// Ends a backup: `Done`.
+    #[prost(message, tag = "30")]
+    BackupEnd(BackupEnd),
 }
 
 /// Nothing to say.
@@ -483,4 +495,40 @@ pub struct GetMessage {
     /// Index of its record in the batch as first stored, below 2^16.
     #[prost(uint32, tag = "4")]
     pub record: u32,
+}
+
+/// Lists what a backup consists of, page by page.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct BackupFiles {
+    /// The backup, as its begin was answered.
+    #[prost(uint64, tag = "1")]
+    pub backup: u64,
+    /// Number of the first file, from 0.
+    #[prost(uint32, tag = "2")]
+    pub first: u32,
+}
+
+/// Reads a piece of a file of a backup.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct BackupRead {
+    /// The backup, as its begin was answered.
+    #[prost(uint64, tag = "1")]
+    pub backup: u64,
+    /// Number of the file, from 0.
+    #[prost(uint32, tag = "2")]
+    pub file: u32,
+    /// First byte.
+    #[prost(uint64, tag = "3")]
+    pub at: u64,
+    /// Bytes, at most [`crate::limits::BACKUP_PIECE_BYTES_MAX`]; with none the backup is only kept.
+    #[prost(uint32, tag = "4")]
+    pub len: u32,
+}
+
+/// Ends a backup.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct BackupEnd {
+    /// The backup, as its begin was answered.
+    #[prost(uint64, tag = "1")]
+    pub backup: u64,
 }

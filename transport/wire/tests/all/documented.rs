@@ -69,6 +69,11 @@ fn every_limit_stands_in_the_page() {
         ("REPLY_DELIVERIES_MAX", limits::REPLY_DELIVERIES_MAX),
         ("REPLY_DELIVERY_BYTES_MAX", limits::REPLY_DELIVERY_BYTES_MAX),
         ("TEXT_BYTES_MAX", limits::TEXT_BYTES_MAX),
+        (
+            "BACKUP_PIECE_BYTES_MAX",
+            limits::BACKUP_PIECE_BYTES_MAX as usize,
+        ),
+        ("BACKUP_FILES_PAGE", limits::BACKUP_FILES_PAGE),
     ] {
         let row = page
             .lines()

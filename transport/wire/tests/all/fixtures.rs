@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use tidegate_model::{
-    Code, Codec, LeaseId, Message, Offset, QueueId, SectionBuilder, Seq, Sequence, ShardId,
-    Timestamp, Value, checksum::crc32c, code,
+    BackupFile, Code, Codec, FileId, LeaseId, Message, Offset, QueueId, SectionBuilder, Seq,
+    Sequence, ShardId, Timestamp, Value, checksum::crc32c, code,
 };
 use tidegate_wire::publish::{decode_outcomes, encode_outcomes};
 use tidegate_wire::settle::encode_runs;
@@ -478,6 +478,27 @@ fn requests() {
                 record: 7,
             }),
         ),
+        ("backup-begin", Kind::BackupBegin(proto::Empty {})),
+        (
+            "backup-files",
+            Kind::BackupFiles(proto::BackupFiles {
+                backup: 77,
+                first: 4096,
+            }),
+        ),
+        (
+            "backup-read",
+            Kind::BackupRead(proto::BackupRead {
+                backup: 77,
+                file: 3,
+                at: 1 << 33,
+                len: 1 << 20,
+            }),
+        ),
+        (
+            "backup-end",
+            Kind::BackupEnd(proto::BackupEnd { backup: 77 }),
+        ),
     ];
     for (name, kind) in kinds {
         let request = proto::Request { kind: Some(kind) };
@@ -632,10 +653,93 @@ fn replies() {
                 shards: 8,
             }),
         ),
+        (
+            "backup-begun",
+            Kind::BackupBegun(proto::BackupBegun {
+                backup: 77,
+                node: "sha256:pin".to_owned(),
+                began_ms: 1_373_760_000_000,
+                durable: 20_000_000,
+                snapshot: 9,
+                snapshot_position: 19_000_000,
+                format: 2,
+                files: 12,
+                damaged: vec![proto::LogRange { from: 1, to: 2 }],
+                more_damaged: 3,
+            }),
+        ),
+        (
+            "backup-files",
+            Kind::BackupFiles(proto::BackupFileList {
+                files: backup_files().iter().map(Into::into).collect(),
+            }),
+        ),
+        (
+            "backup-piece",
+            Kind::BackupPiece(proto::BackupPiece {
+                bytes: Bytes::from_static(b"piece"),
+                unreadable: 1,
+            }),
+        ),
     ];
     for (name, kind) in kinds {
         let reply = proto::Reply { kind: Some(kind) };
         check_message(&format!("reply-{name}"), FrameType::REPLY, &reply);
+    }
+}
+
+fn backup_files() -> [BackupFile; 4] {
+    let file = |id, size, len| BackupFile { id, size, len };
+    let segment = FileId::Segment {
+        base: 16 << 20,
+        nonce: u64::MAX,
+    };
+    let manifest = FileId::Manifest {
+        generation: 9,
+        crc: u32::MAX,
+    };
+    [
+        file(segment, 32 << 20, 5000),
+        file(manifest, 200, 200),
+        file(FileId::Part { number: 8, crc: 7 }, 0, 0),
+        file(FileId::Component { digest: [0x33; 32] }, 20_000, 20_000),
+    ]
+}
+
+#[test]
+fn files_of_a_backup_survive_and_those_that_cannot_be_do_not() {
+    for file in backup_files() {
+        let travels = proto::BackupFile::from(&file);
+        assert_eq!(travels.file(), Some(file));
+        let longer = proto::BackupFile {
+            len: travels.size + 1,
+            ..travels.clone()
+        };
+        assert_eq!(longer.file(), None);
+        assert_eq!(
+            proto::BackupFile {
+                kind: None,
+                ..travels
+            }
+            .file(),
+            None
+        );
+    }
+    let numbered = proto::FileNumber {
+        number: 1,
+        mark: 1 << 32,
+    };
+    for kind in [
+        proto::FileKind::Part(numbered),
+        proto::FileKind::Manifest(numbered),
+        proto::FileKind::Component(Bytes::from_static(&[1; 31])),
+    ] {
+        let file = proto::BackupFile {
+            size: 5,
+            len: 5,
+            kind: Some(kind),
+        };
+        assert_eq!(file.file(), None);
     }
 }
 

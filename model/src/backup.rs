@@ -1,16 +1,20 @@
 //! What a backup consists of, and how that is named: by numbers and digests, never by a user.
 
-use crate::config::SEGMENT_BYTES_LIMIT;
-use crate::folder::{MANIFEST, PART, SEGMENT};
-use crate::segment::SEGMENT_HEADER_BYTES;
+use alloc::format;
+use alloc::string::String;
 
 /// Files of one backup: 64 TiB of log in segments of the usual size.
 pub const FILES_MAX: usize = 1 << 18;
 /// Bytes of a component's digest.
 pub const DIGEST_BYTES: usize = 32;
-/// Bytes of any other file than a segment.
+/// Bytes of a segment: its header page at least.
+const SEGMENT_BYTES: core::ops::RangeInclusive<u64> = 4096..=1 << 30;
+/// Bytes of any other file.
 const FILE_BYTES_MAX: u64 = 1 << 36;
 
+const SEGMENT: &str = "seg";
+const MANIFEST: &str = "manifest";
+const PART: &str = "part";
 const COMPONENT: &str = "wasm";
 
 /// Which file of a data folder; the same id is the same bytes, from the first to the last kept.
@@ -61,8 +65,8 @@ impl BackupFile {
     pub fn is_possible(&self) -> bool {
         match self.id {
             FileId::Segment { base, .. } => {
-                self.size <= SEGMENT_BYTES_LIMIT
-                    && (SEGMENT_HEADER_BYTES as u64..=self.size).contains(&self.len)
+                SEGMENT_BYTES.contains(&self.size)
+                    && (*SEGMENT_BYTES.start()..=self.size).contains(&self.len)
                     && base.checked_add(self.size).is_some()
             }
             _ => self.len == self.size && self.size <= FILE_BYTES_MAX,
@@ -125,8 +129,9 @@ impl FileId {
         (id.file_name() == name).then_some(id)
     }
 
-    /// The checksum that the whole file must have, where the id tells.
-    pub(super) fn crc(&self) -> Option<u32> {
+    /// The CRC-32C that the whole file must have, where the id tells.
+    #[must_use]
+    pub fn crc(&self) -> Option<u32> {
         match self {
             Self::Manifest { crc, .. } | Self::Part { crc, .. } => Some(*crc),
             Self::Segment { .. } | Self::Component { .. } => None,
