@@ -10,8 +10,8 @@ use crate::failure::{Exit, Failure, Result};
 use crate::names::Namespace;
 use crate::output::{Color, Format, Output};
 use crate::{
-    consume, context, demo, group, help, logging, login, message, plugin, publish, serve, store,
-    topic, view,
+    backup, consume, context, demo, group, help, logging, login, message, plugin, publish, serve,
+    store, topic, view,
 };
 
 const GLOBAL: &str = "Global options";
@@ -90,6 +90,8 @@ enum Command {
     #[command(subcommand)]
     Message(message::Command),
     #[command(subcommand)]
+    Backup(backup::Command),
+    #[command(subcommand)]
     Store(store::Command),
     Publish(publish::Args),
     Consume(consume::Args),
@@ -159,6 +161,7 @@ fn run(app: &mut App, command: Command) -> Result<ExitCode> {
         Command::View(command) => block_on(view::run(app, command)),
         Command::Plugin(command) => block_on(plugin::run(app, command)),
         Command::Message(command) => block_on(message::run(app, command)),
+        Command::Backup(command) => block_on(backup::run(app, command)),
         Command::Store(command) => store::run(app, command),
         Command::Publish(args) => block_on(publish::run(app, args)),
         Command::Consume(args) => block_on(consume::run(app, args)),

@@ -31,6 +31,7 @@ mod line;
 mod progress;
 mod publish;
 
+mod backup;
 mod store;
 
 mod demo;

@@ -103,8 +103,13 @@ fn announce(app: &mut App, server: &Server) -> Result<()> {
         .line(&format!("metrics  http://{}/metrics", server.admin_addr()))?;
     if let Some(token) = server.root_token() {
         let minutes = TOKEN_LIFE.as_secs() / 60;
+        let why = if server.has_clients() {
+            "this broker's key is new, and clients know another one"
+        } else {
+            "no client is registered yet"
+        };
         app.out.line(&format!(
-            "no client is registered yet; within {minutes} minutes, run\n  \
+            "{why}; within {minutes} minutes, run\n  \
              tidegate login '{address}' --token {token}"
         ))?;
     }

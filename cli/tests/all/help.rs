@@ -37,6 +37,15 @@ fn every_noun_and_verb_explains_itself() {
         &["plugin", "deploy", "-h"],
         &expect_file!["./help/plugin-deploy.txt"],
     );
+    shown(&["backup", "-h"], &expect_file!["./help/backup.txt"]);
+    shown(
+        &["backup", "create", "-h"],
+        &expect_file!["./help/backup-create.txt"],
+    );
+    shown(
+        &["backup", "restore", "-h"],
+        &expect_file!["./help/backup-restore.txt"],
+    );
     shown(&["store", "-h"], &expect_file!["./help/store.txt"]);
     shown(
         &["store", "dump", "-h"],

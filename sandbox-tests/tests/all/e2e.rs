@@ -1,5 +1,6 @@
 //! What works, from the built binary's command line or through the SDK.
 
+mod backup;
 mod finding;
 mod flights;
 mod groups;
