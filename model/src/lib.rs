@@ -10,24 +10,33 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+// A message, and the bytes of a batch of them: begin here.
+pub mod message;
+pub mod property;
+pub mod section;
+
+// What guests get to read.
+pub mod guest_call;
+
+// Names, numbers and bounds.
+pub mod code;
+pub mod id;
+pub mod limits;
+pub mod name;
+
+// What is asked and set.
 pub mod backup;
+pub mod find;
+pub mod retention;
+
+// Building blocks.
 #[cfg(feature = "checksum")]
 pub mod checksum;
-pub mod code;
 #[cfg(feature = "compress")]
 pub mod compress;
 pub mod digest;
-pub mod find;
-pub mod guest_call;
 pub mod hash;
-pub mod id;
-pub mod limits;
-pub mod message;
-pub mod name;
-pub mod property;
 pub mod queue_table;
-pub mod retention;
-pub mod section;
 
 pub use backup::{BackupFile, FileId};
 pub use code::Code;

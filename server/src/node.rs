@@ -160,7 +160,8 @@ impl Node {
         Ok(())
     }
 
-    /// Checks, authorizes and hands over a publish.
+    /// The way in of a publish: authorizes it, finds room for it, checks every byte that others rely
+    /// on, and hands it to the owner.
     fn accept_publish(
         &self,
         principal: &Principal,

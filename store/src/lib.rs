@@ -5,42 +5,50 @@
 //! `fdatasync` serves all that wait, and reads go through maps of the segment files. All formats
 //! are described in `docs/formats/batch.md` and `docs/formats/segment.md`.
 
-mod store;
-
+// The way in, and how the log opens.
 mod appender;
 mod commit;
-mod reader;
 mod recovery;
 mod ring;
-mod scrub;
+mod store;
 
+// What lies on the disk.
 pub mod batch;
+mod folder;
 pub mod header;
-mod index;
-mod keys;
 mod position;
 mod segment;
 mod segments;
 mod snapshot;
-mod space;
 
+// Finding and reading.
+mod index;
+mod keys;
+mod reader;
+
+// What goes on behind the log.
+mod files;
+mod scrub;
+mod space;
+mod threads;
+pub mod trim;
+
+// A folder that nobody writes to, and copies of one that somebody does.
+pub mod backup;
+pub mod check;
+
+// The disk, and a simulated one.
+pub mod sim;
+pub mod vfs;
+
+// Small things.
 mod bytes_at;
 mod config;
 mod error;
-mod files;
-mod folder;
 mod id_map;
 mod latency;
 mod stats;
 mod sync;
-mod threads;
-
-pub mod backup;
-pub mod check;
-pub mod trim;
-
-pub mod sim;
-pub mod vfs;
 
 pub use appender::Appender;
 pub use batch::{Appended, Batch, IndexEntry, Kind, QueueBounds, StoredBatch};
