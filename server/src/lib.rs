@@ -30,10 +30,13 @@ mod server;
 mod offline;
 mod restore;
 
+mod manual;
+
 pub use config::{CompilerCommand, Config, SLOW_DISK, WORKERS_MAX};
 pub use error::StartError;
 pub use identity::{Identity, IdentityError, SECRET_BYTES};
 pub use input::{BYTES_WAITING_MAX, REQUESTS_WAITING_MAX};
+pub use manual::{Belongings, ManualNode};
 pub use offline::{OfflineError, open_offline};
 pub use restore::restore;
 pub use server::Server;

@@ -100,10 +100,19 @@ impl QueueBounds for Bounds<'_> {
     }
 }
 
+impl State {
+    /// Nothing is, and no shard is in a snapshot yet.
+    pub(crate) fn new(shards: u32) -> Self {
+        Self {
+            dirty: vec![true; shards as usize],
+            ..Self::default()
+        }
+    }
+}
+
 impl Owner {
     /// Runs until told to stop, or until the last way to it is gone.
     pub(crate) fn run(mut self) {
-        self.state.dirty = vec![true; self.shards as usize];
         self.appender.flush_by_hand();
         while !self.state.stopping {
             let now = self.clock.now();
@@ -114,6 +123,23 @@ impl Owner {
             self.turn(inputs <= QUIET_INPUTS_MAX);
         }
         self.finish();
+    }
+
+    /// One turn with what has arrived, without waiting: for who drives the owner by hand.
+    pub(crate) fn step(&mut self) {
+        for _ in 0..TURN_INPUTS_MAX {
+            match self.inputs.try_recv() {
+                Ok(input) => self.input(input),
+                Err(_) => break,
+            }
+        }
+        self.turn(false);
+    }
+
+    /// Whether something waits to be logged, or to become durable.
+    pub(crate) fn is_waiting(&self) -> bool {
+        let state = &self.state;
+        !state.pending.is_empty() || !state.trims.is_empty()
     }
 
     /// Waits for the first input, then takes what else has arrived. How many; `None` if nobody can

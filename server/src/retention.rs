@@ -44,7 +44,8 @@ pub(crate) enum Ask {
 /// The way to the thread.
 pub(crate) struct Retention {
     wake: SyncSender<()>,
-    thread: JoinHandle<()>,
+    /// `None` where passes are made by hand.
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Retention {
@@ -54,8 +55,15 @@ impl Retention {
         let (wake, woken) = sync_channel(1);
         let thread = Builder::new()
             .name("retention".to_owned())
-            .spawn(move || run(&woken, Keeper::new(reader, inputs)))?;
+            .spawn(move || run(&woken, Keeper::new(reader), &inputs))?;
+        let thread = Some(thread);
         Ok(Self { wake, thread })
+    }
+
+    /// No thread: whoever drives the node makes the passes of a [`Keeper`].
+    pub(crate) fn by_hand() -> Self {
+        let (wake, _) = sync_channel(1);
+        Self { wake, thread: None }
     }
 
     /// The rules have changed.
@@ -67,14 +75,15 @@ impl Retention {
     /// Waits for the thread's end. The owner must take no more inputs by now.
     pub(crate) fn stop(self) {
         drop(self.wake);
-        if self.thread.join().is_err() {
+        if self.thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread for retention had panicked");
         }
     }
 }
 
-fn run(woken: &Receiver<()>, mut keeper: Keeper) {
-    while let Ok(pause) = keeper.pass() {
+fn run(woken: &Receiver<()>, mut keeper: Keeper, inputs: &Inputs) {
+    let mut send = |ask| inputs.send(Input::Retention(ask));
+    while let Ok(pause) = keeper.pass(&mut send) {
         match woken.recv_timeout(pause) {
             // Many changes at once are one change.
             Ok(()) => std::thread::sleep(Duration::from_millis(PASS_MS_MIN)),
@@ -85,12 +94,15 @@ fn run(woken: &Receiver<()>, mut keeper: Keeper) {
 }
 
 /// The owner is gone.
-struct Stopped;
+#[derive(Debug)]
+pub(crate) struct Stopped;
 
-/// What the thread knows.
-struct Keeper {
+/// The way of questions to the owner.
+type Line<'a> = &'a mut dyn FnMut(Ask);
+
+/// What retention knows from pass to pass.
+pub(crate) struct Keeper {
     reader: Reader,
-    inputs: Inputs,
     version: u64,
     rules: RuleTable,
     /// The whole log was looked at for queues whose topics are gone.
@@ -98,10 +110,9 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn new(reader: Reader, inputs: Inputs) -> Self {
+    pub(crate) fn new(reader: Reader) -> Self {
         Self {
             reader,
-            inputs,
             version: 0,
             rules: RuleTable::default(),
             swept: false,
@@ -109,28 +120,22 @@ impl Keeper {
     }
 
     /// Looks through everything once. How long to wait for the next time.
-    fn pass(&mut self) -> Result<Duration, Stopped> {
-        let (version, now) = self.ask(Ask::Rules)?;
+    pub(crate) fn pass(&mut self, send: Line<'_>) -> Result<Duration, Stopped> {
+        let (version, now) = ask(send, Ask::Rules)?;
         if version != self.version {
-            self.load_rules()?;
+            self.load_rules(send)?;
             self.version = version;
         }
-        self.expire_by_queue()?;
-        self.expire_by_segment(now)?;
+        self.expire_by_queue(send)?;
+        self.expire_by_segment(now, send)?;
         Ok(self.pause())
     }
 
-    fn ask<T>(&self, question: impl FnOnce(SyncSender<T>) -> Ask) -> Result<T, Stopped> {
-        let (answer, answered) = sync_channel(1);
-        self.inputs.send(Input::Retention(question(answer)));
-        answered.recv().map_err(|_| Stopped)
-    }
-
-    fn load_rules(&mut self) -> Result<(), Stopped> {
+    fn load_rules(&mut self, send: Line<'_>) -> Result<(), Stopped> {
         let mut rules = RuleTable::default();
         let mut after = None;
         loop {
-            let page = self.ask(|answer| Ask::Page(after, answer))?;
+            let page = ask(send, |answer| Ask::Page(after, answer))?;
             after = page.next;
             rules.add(page);
             if after.is_none() {
@@ -143,11 +148,11 @@ impl Keeper {
     }
 
     /// Size and consumption: asked of the queues of topics that have such rules.
-    fn expire_by_queue(&mut self) -> Result<(), Stopped> {
+    fn expire_by_queue(&mut self, send: Line<'_>) -> Result<(), Stopped> {
         if self.rules.looked_at().is_empty() {
             return Ok(());
         }
-        let consumed = self.consumed()?;
+        let consumed = self.consumed(send)?;
         let mut found = Trims::new();
         for topic in self.rules.looked_at() {
             let max_bytes = topic.max_bytes.and_then(|max| {
@@ -172,7 +177,7 @@ impl Keeper {
                         let rows = found.entry(shard).or_default();
                         rows.push(row);
                         if rows.len() >= TRIM_ROWS_MAX {
-                            self.trim(std::mem::take(&mut found))?;
+                            trim(std::mem::take(&mut found), send);
                         }
                     }
                     Ok(None) => {}
@@ -182,11 +187,12 @@ impl Keeper {
                 }
             }
         }
-        self.trim(found)
+        trim(found, send);
+        Ok(())
     }
 
     /// Time, and queues whose topics are gone: found where they lie, segment by segment.
-    fn expire_by_segment(&mut self, now: Timestamp) -> Result<(), Stopped> {
+    fn expire_by_segment(&mut self, now: Timestamp, send: Line<'_>) -> Result<(), Stopped> {
         let before = self.rules.shortest_ms().map(|ms| age(now, ms));
         if self.swept && before.is_none() {
             return Ok(());
@@ -196,7 +202,7 @@ impl Keeper {
         while !pass.is_done() {
             let rule = |queue: QueueId| self.rules.rule(queue, now);
             match self.reader.expire(&mut pass, &rule) {
-                Ok(trims) => self.trim(trims)?,
+                Ok(trims) => trim(trims, send),
                 Err(error) => {
                     tracing::warn!(%error, "what may go of a segment can't be told");
                 }
@@ -207,11 +213,11 @@ impl Keeper {
     }
 
     /// The least of what the cursors on a queue are past, for topics whose messages go by that.
-    fn consumed(&self) -> Result<HashMap<QueueId, Offset>, Stopped> {
+    fn consumed(&self, send: Line<'_>) -> Result<HashMap<QueueId, Offset>, Stopped> {
         let mut least = HashMap::new();
         let mut after = None;
         while self.rules.any_consumed() {
-            let page = self.ask(|answer| Ask::Consumed(after, answer))?;
+            let page = ask(send, |answer| Ask::Consumed(after, answer))?;
             for (queue, offset) in page.rows {
                 least
                     .entry(queue)
@@ -226,21 +232,6 @@ impl Keeper {
         Ok(least)
     }
 
-    /// Has trims logged, and waits for that: what is found next is found behind them.
-    fn trim(&self, mut trims: Trims) -> Result<(), Stopped> {
-        if trims.is_empty() {
-            return Ok(());
-        }
-        for rows in trims.values_mut() {
-            rows.sort_unstable_by_key(|row| row.queue);
-        }
-        let (done, finished) = sync_channel(1);
-        self.inputs.send(Input::Retention(Ask::Trim(trims, done)));
-        // Nothing is ever sent: the last sender goes when all is done.
-        let _ = finished.recv();
-        Ok(())
-    }
-
     fn pause(&self) -> Duration {
         let looked_at = match self.rules.looked_at().is_empty() {
             true => PASS_MS_MAX,
@@ -252,6 +243,26 @@ impl Keeper {
             .map_or(PASS_MS_MAX, |ms| ms / PASSES_PER_RETENTION);
         Duration::from_millis(looked_at.min(timed).clamp(PASS_MS_MIN, PASS_MS_MAX))
     }
+}
+
+fn ask<T>(send: Line<'_>, question: impl FnOnce(SyncSender<T>) -> Ask) -> Result<T, Stopped> {
+    let (answer, answered) = sync_channel(1);
+    send(question(answer));
+    answered.recv().map_err(|_| Stopped)
+}
+
+/// Has trims logged, and waits for that: what is found next is found behind them.
+fn trim(mut trims: Trims, send: Line<'_>) {
+    if trims.is_empty() {
+        return;
+    }
+    for rows in trims.values_mut() {
+        rows.sort_unstable_by_key(|row| row.queue);
+    }
+    let (done, finished) = sync_channel(1);
+    send(Ask::Trim(trims, done));
+    // Nothing is ever sent: the last sender goes when all is done.
+    let _ = finished.recv();
 }
 
 /// The instant so many ms ago.

@@ -67,14 +67,7 @@ impl Server {
         let opened = open_log(&config, &components, inputs.clone())?;
         let identity = Identity::load_or_create(&config.data.join("keys"))?;
         let receipts = Arc::new(Receipts::new(&identity.receipt_key));
-        let shared = Arc::new(Shared::default());
-        for client in opened.core.catalog().clients() {
-            let principal = Principal {
-                name: client.name.clone(),
-                role: Role::Admin,
-            };
-            shared.register(client.public_key, principal);
-        }
+        let shared = Arc::new(shared_of(&opened.core));
         let has_clients = opened.core.catalog().clients().next().is_some();
         // A restored folder has clients, and whoever holds one of their keys is let in; but its own
         // key is new, and may be all that is left of the machines that knew it.
@@ -112,7 +105,7 @@ impl Server {
             clock: opened.clock,
             shards,
             log_epoch: recovery.log_epoch,
-            state: State::default(),
+            state: State::new(shards),
         };
         let owner = Builder::new()
             .name("owner".to_owned())
@@ -227,7 +220,7 @@ fn make_folder(config: &Config) -> Result<(), StartError> {
     }
 }
 
-fn open_components(config: &Config) -> Result<Arc<Components>, StartError> {
+pub(crate) fn open_components(config: &Config) -> Result<Arc<Components>, StartError> {
     let host = PluginHost::new(HostConfig {
         compiler: tidegate_runtime::CompilerCommand {
             program: config.compiler.program.clone(),
@@ -250,16 +243,34 @@ struct Opened {
     clock: Clock,
 }
 
+/// A broker that nothing was ever told.
+pub(crate) fn new_core(shards: u32) -> Core {
+    Core::new(Settings {
+        shards,
+        level: Level::Disk,
+    })
+}
+
+/// What the rest of the node knows of the clients that the catalogue has.
+pub(crate) fn shared_of(core: &Core) -> Shared {
+    let shared = Shared::default();
+    for client in core.catalog().clients() {
+        let principal = Principal {
+            name: client.name.clone(),
+            role: Role::Admin,
+        };
+        shared.register(client.public_key, principal);
+    }
+    shared
+}
+
 fn open_log(
     config: &Config,
     components: &Arc<Components>,
     inputs: Inputs,
 ) -> Result<Opened, StartError> {
     let mut clock = Clock::default();
-    let mut core = Core::new(Settings {
-        shards: config.store.shards,
-        level: Level::Disk,
-    });
+    let mut core = new_core(config.store.shards);
     let mut replay = Replay::new(&mut core, Arc::clone(components));
     let store = Store::open(
         Arc::new(RealVfs),

@@ -117,6 +117,20 @@ impl Workers {
         Ok(workers)
     }
 
+    /// One worker without a thread; whoever drives it has it do its jobs. Searches are refused.
+    pub(crate) fn by_hand(tools: Tools) -> (Self, Hand) {
+        let (queue, jobs) = sync_channel(JOBS_WAITING_MAX);
+        let (searches, _) = sync_channel(0);
+        let workers = Self {
+            queues: vec![queue],
+            searches,
+            threads: Vec::new(),
+        };
+        let judge = Judge::new(Arc::clone(&tools.components), Arc::clone(&tools.metrics));
+        let hand = Hand { jobs, judge, tools };
+        (workers, hand)
+    }
+
     /// Hands a job of a queue to that queue's worker.
     pub(crate) fn give(&self, queue: QueueId, job: Job) {
         let count = u64::try_from(self.queues.len()).expect("a small number");
@@ -152,6 +166,26 @@ impl Workers {
                 tracing::error!("a worker had panicked");
             }
         }
+    }
+}
+
+/// A worker that is driven by hand.
+pub(crate) struct Hand {
+    jobs: Receiver<Job>,
+    judge: Judge,
+    tools: Tools,
+}
+
+impl Hand {
+    /// Does the next job; `false` if there is none.
+    pub(crate) fn work(&mut self) -> bool {
+        let Ok(job) = self.jobs.try_recv() else {
+            return false;
+        };
+        let mut outbox = Outbox::default();
+        do_job(job, &mut self.judge, &mut outbox, &self.tools);
+        outbox.send();
+        true
     }
 }
 

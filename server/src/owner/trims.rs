@@ -24,7 +24,7 @@ pub(super) type Trimming = VecDeque<Waiting>;
 
 impl Owner {
     /// Answers retention's thread. It may have gone away.
-    pub(super) fn retention_asks(&mut self, ask: Ask) {
+    pub(crate) fn retention_asks(&mut self, ask: Ask) {
         match ask {
             Ask::Rules(answer) => {
                 let now = self.clock.now();
