@@ -1,7 +1,8 @@
 //! Suites that run the built binary over real sockets, on a data folder of their own.
 //!
 //! [`e2e`] what works; [`bad_input`] what is refused, and how it is said; [`hostile`] guests that
-//! misbehave; [`crash`] a broker that is killed at random moments.
+//! misbehave; [`crash`] a broker that is killed at random moments. [`sim`] is the one without a
+//! process: a node on a simulated disk whose power is cut.
 
 #![expect(
     clippy::unwrap_used,
@@ -16,3 +17,4 @@ mod bad_input;
 mod crash;
 mod e2e;
 mod hostile;
+mod sim;
