@@ -19,6 +19,8 @@ pub(crate) use prepare::{Preparer, Spare, Wanted, is_full, prepare, prepare_fitt
 
 /// The class of a segment of the log as it was appended.
 pub(crate) const CLASS_LOG: u32 = 0;
+/// The class of a segment that holds no more than what was live of it.
+pub(crate) const CLASS_REWRITTEN: u32 = 1;
 /// Bytes that are brought into memory together, and remembered as being there.
 ///
 /// Small enough that a reader of one queue among many doesn't map its neighbours' batches, large

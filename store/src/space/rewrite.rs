@@ -15,7 +15,7 @@ use crate::header::{ALIGN, BatchHeader, HeaderError};
 use crate::index::{Entry, MemoryIndex, OpenIndex, SealedIndex};
 use crate::position::LogPosition;
 use crate::recovery::Scanner;
-use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, is_full};
+use crate::segment::{CLASS_REWRITTEN, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, is_full};
 use crate::sync::{read, write};
 use crate::vfs::VfsFile;
 
@@ -25,8 +25,6 @@ const PIECE_BYTES: usize = 1 << 20;
 const SYNC_BYTES: u64 = 8 << 20;
 /// Sizes of segment files are multiples of this.
 const BLOCK_BYTES: u64 = 4096;
-/// The class of a segment that holds no more than what was live of it.
-const CLASS_REWRITTEN: u32 = 1;
 
 /// Why a segment was not rewritten. It is as it was.
 #[derive(Debug, thiserror::Error)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidegate_model::{Offset, QueueId, Seq, ShardId, Timestamp};
+use tidegate_store::check::Offline;
 use tidegate_store::sim::{Crash, Random, SimVfs};
 use tidegate_store::{
     Background, Expiry, IndexEntry, ReadError, Reader, Replay, ReplayError, Rule, Store,
@@ -248,6 +249,59 @@ fn check_queue(reader: &Reader, number: u64, queue: &Queue) {
 }
 
 /// Four of five batches belong to topics of an hour, the fifth to one of a year, in all segments.
+/// A log in which segments were rewritten, since one of two queues went, with two generations since.
+pub(crate) fn rewritten(vfs: &SimVfs) -> (Store, Background) {
+    let (mut store, background) = Store::open_manual(
+        Arc::new(vfs.clone()),
+        dir(),
+        small(),
+        Timestamp(0),
+        &mut Stateless,
+    )
+    .unwrap();
+    let settle = |store: &mut Store| {
+        background.run_all();
+        store.appender.settle().unwrap();
+        background.run_all();
+    };
+    for number in 0..400_i64 {
+        let queue = if number % 4 == 0 { 1 } else { 2 };
+        let unit = [batch(0, queue, 1, number, &[7; 900])];
+        store.appender.append(&unit).unwrap();
+        settle(&mut store);
+        if number % 40 == 39 {
+            assert!(store.appender.checkpoint(Timestamp(number), Vec::new()));
+            background.run_all();
+        }
+    }
+    let rule = Rule {
+        before: Some(Timestamp(399)),
+        ..Rule::default()
+    };
+    let row = store.reader.expire_queue(QueueId(2), &rule).unwrap();
+    let (shard, row) = row.unwrap();
+    store.appender.trim(shard, Timestamp(400), &[row]).unwrap();
+    for _ in 0..3 {
+        settle(&mut store);
+        assert!(store.appender.checkpoint(Timestamp(500), Vec::new()));
+        background.run_all();
+    }
+    assert!(store.reader.stats().segments_rewritten > 2);
+    (store, background)
+}
+
+#[test]
+fn a_rewritten_segment_is_whole_for_scrubber_and_verification() {
+    let vfs = SimVfs::new(31);
+    let (store, background) = rewritten(&vfs);
+    while background.scrub() {}
+    assert_eq!(store.reader.stats().quarantined, 0);
+    drop((store, background));
+    let offline = Offline::open(Arc::new(vfs.clone()), dir()).unwrap();
+    let verified = offline.verify(&mut |_| {}).unwrap();
+    assert!(verified.is_clean(), "{verified:#?}");
+}
+
 #[test]
 fn an_hour_and_a_year_interleaved_take_twice_what_is_live() {
     let mut world = World::new(1);
