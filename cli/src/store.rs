@@ -1,6 +1,8 @@
-//! `tidegate store`: what a stopped broker's data folder holds, and whether all of it is whole.
+//! `tidegate store`: what a stopped broker's data folder holds, whether all of it is whole, and
+//! making it so.
 
 mod dump;
+mod repair;
 mod verify;
 
 use std::path::PathBuf;
@@ -10,7 +12,7 @@ use tidegate_server::OfflineError;
 use crate::app::App;
 use crate::failure::{Failure, Result};
 
-/// The data folder of a stopped broker: check it, look into it
+/// The data folder of a stopped broker: check it, look into it, repair it
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// Read everything and say what is damaged or missing; changes nothing
@@ -25,12 +27,14 @@ pub(crate) enum Command {
     },
     /// Print what the log, or one file, holds: a JSON object per line
     Dump(dump::Args),
+    Repair(repair::Args),
 }
 
 pub(crate) fn run(app: &mut App, command: Command) -> Result<()> {
     match command {
         Command::Verify { folder } => verify::run(app, &folder),
         Command::Dump(args) => dump::run(app, &args),
+        Command::Repair(args) => repair::run(app, &args),
     }
 }
 

@@ -83,6 +83,9 @@ impl StartError {
             Self::Store(OpenError::InUse { .. }) => {
                 "stop the other process, or choose another folder: --data DIR".to_owned()
             }
+            Self::Store(OpenError::Corrupt { .. }) => {
+                "see what `tidegate store repair DIR --dry-run` would do".to_owned()
+            }
             _ => format!("run `tidegate help {}`", self.code()),
         }
     }

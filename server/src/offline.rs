@@ -29,7 +29,7 @@ impl OfflineError {
             CheckError::Unreadable { .. } | CheckError::Open(OpenError::Corrupt { .. }) => {
                 code::DATA_CORRUPT
             }
-            CheckError::NoSuchFile { .. } => code::INVALID_ARGUMENT,
+            CheckError::NoSuchFile { .. } | CheckError::NotUndone { .. } => code::INVALID_ARGUMENT,
             CheckError::NoStore { .. } | CheckError::Open(_) => code::FILE,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Opening a store reads little: a snapshot and the log behind it. Here everything is read, from
 //! the first segment's header to the last index, with the rules that recovery has, and nothing is
-//! changed.
+//! changed; but for a repair, which says before what it will change.
 
 mod dump;
 mod folder;
@@ -10,6 +10,8 @@ mod index;
 mod log;
 mod losses;
 pub(crate) mod pass;
+mod raw;
+mod repair;
 mod report;
 mod snapshots;
 mod verify;
@@ -23,6 +25,7 @@ use crate::segment::Segment;
 use crate::vfs::{LockGuard, Vfs};
 
 pub use dump::{Batches, DeltaRow, Dumped, FileDump, IndexRow, PartDump, SegmentSeqs};
+pub use repair::{LeftDamaged, RepairAction, RepairPlan, RepairStep};
 pub use report::{
     Damage, FileKind, FileReport, FileState, LOSSES_MAX, LogExtent, LostOffsets, LostSeqs,
     Progress, Verified,
@@ -54,6 +57,14 @@ pub enum CheckError {
         /// What is wrong with it.
         what: String,
     },
+    /// A repair can't be taken back.
+    #[error("repair {number} can't be undone: {what}; nothing was changed")]
+    NotUndone {
+        /// Its number.
+        number: u32,
+        /// What stands in the way.
+        what: String,
+    },
     /// Whole and valid, but of a newer program.
     #[error("{} holds what this version doesn't know: {what}", path.display())]
     Newer {
@@ -70,7 +81,7 @@ pub struct Offline {
     folder: Folder,
     /// `None` where no lock file is: nothing ever opened the folder, and making one would be a
     /// change.
-    _lock: Option<LockGuard>,
+    lock: Option<LockGuard>,
 }
 
 impl Offline {
@@ -81,11 +92,15 @@ impl Offline {
     /// another program, [`CheckError::NoStore`] if it is none, else errors of the file system.
     pub fn open(vfs: Arc<dyn Vfs>, dir: &Path) -> Result<Self, CheckError> {
         let (folder, lock) = folder::lock(vfs.as_ref(), dir)?;
-        Ok(Self {
-            vfs,
-            folder,
-            _lock: lock,
-        })
+        Ok(Self { vfs, folder, lock })
+    }
+
+    /// Takes the lock of a folder that had none, before something in it is changed.
+    fn take_lock(&mut self) -> Result<(), CheckError> {
+        if self.lock.is_none() {
+            self.lock = Some(self.folder.lock(self.vfs.as_ref())?);
+        }
+        Ok(())
     }
 
     /// All segments by their names, oldest first; contents are looked at later.

@@ -96,8 +96,7 @@ impl Folder {
     /// Names the version of a folder whose log and snapshots are there and durable.
     pub(crate) fn write_version(&self, vfs: &dyn Vfs) -> Result<(), OpenError> {
         let path = self.root.join(FORMAT_FILE);
-        let text = format!("{FORMAT_WORDS}{FORMAT_VERSION}\n");
-        write_durably(vfs, &self.root, FORMAT_FILE, text.as_bytes())
+        write_durably(vfs, &self.root, FORMAT_FILE, format_text().as_bytes())
             .map_err(OpenError::io("writing", &path))
     }
 
@@ -145,6 +144,11 @@ pub(crate) fn sync_names(vfs: &dyn Vfs, root: &Path) -> Result<(), OpenError> {
         }
     }
     Ok(())
+}
+
+/// What the format file says.
+pub(crate) fn format_text() -> String {
+    format!("{FORMAT_WORDS}{FORMAT_VERSION}\n")
 }
 
 pub(crate) fn file_name(number: u64, extension: &str) -> String {

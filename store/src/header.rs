@@ -2,6 +2,8 @@
 //!
 //! Byte table: `docs/formats/batch.md`.
 
+mod nonce_mark;
+
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +15,8 @@ use tidegate_model::{
 use crate::batch::{Kind, flags};
 use crate::bytes_at::{i64_at, put, u16_at, u32_at, u64_at};
 use crate::position::LogPosition;
+
+pub(crate) use nonce_mark::NonceMark;
 
 /// Bytes of a batch header.
 pub const HEADER_BYTES: usize = 128;

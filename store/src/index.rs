@@ -24,6 +24,7 @@ use crate::header::{ALIGN, BatchHeader, stored_bytes};
 use crate::position::LogPosition;
 use crate::trim::{QUEUE_REMOVED, TrimRow};
 
+pub(crate) use chain::chain_back;
 pub(crate) use lookup::Index;
 pub(crate) use memory::{MemoryIndex, NO_PLACE};
 pub(crate) use qix::encode as encode_qix;

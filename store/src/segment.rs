@@ -36,6 +36,8 @@ pub(crate) struct Segment {
     path: PathBuf,
     vfs: Arc<dyn Vfs>,
     header: OnceLock<SegmentHeader>,
+    /// Its header page is damaged, and the header is known from elsewhere.
+    mended: bool,
     map: OnceLock<Box<dyn VfsMap>>,
     /// Per granule the generation in which it was brought into memory, 0 for never; not there for
     /// segments that nobody reads or writes.
@@ -58,6 +60,7 @@ impl Segment {
             path,
             vfs,
             header: OnceLock::new(),
+            mended: false,
             map: OnceLock::new(),
             granules: OnceLock::new(),
         }
@@ -68,6 +71,19 @@ impl Segment {
         let segment = Self::new(vfs, path, header.base.0, header.size);
         let _ = segment.header.set(header);
         segment
+    }
+
+    /// A segment whose header page is damaged, and should be this one.
+    pub(crate) fn mended(vfs: Arc<dyn Vfs>, path: PathBuf, header: SegmentHeader) -> Self {
+        Self {
+            mended: true,
+            ..Self::written(vfs, path, header)
+        }
+    }
+
+    /// The header of [`Segment::mended`].
+    pub(crate) fn mended_header(&self) -> Option<SegmentHeader> {
+        self.header.get().copied().filter(|_| self.mended)
     }
 
     /// Position of the file's first byte.
@@ -107,6 +123,9 @@ impl Segment {
             .vfs
             .open(&self.path)
             .map_err(ReadError::io(&self.path))?;
+        if let Some(header) = self.mended_header() {
+            return Ok((file, header));
+        }
         let mut page = [0; SEGMENT_HEADER_BYTES];
         file.read_exact_at(&mut page, 0)
             .map_err(ReadError::io(&self.path))?;

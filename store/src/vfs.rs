@@ -43,7 +43,8 @@ pub trait Vfs: Send + Sync {
     /// [`io::ErrorKind::NotFound`] if there is none, else those of the file system.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>>;
 
-    /// Renames a file within its folder, over one of the new name.
+    /// Renames a file within its data folder, over one of the new name. Between two folders in it
+    /// both must be synced.
     ///
     /// # Errors
     /// Those of the file system.

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tidegate_model::code;
-use tidegate_server::check::{Damage, FileReport, FileState, LostOffsets, LostSeqs, Verified};
+use tidegate_server::check::{
+    Damage, FileKind, FileReport, FileState, LostOffsets, LostSeqs, Verified,
+};
 use tidegate_server::open_offline;
 
 use crate::app::App;
@@ -40,12 +42,17 @@ const LOST: &[Column] = &[
 pub(super) fn run(app: &mut App, folder: &Path) -> Result<()> {
     let verified = verify(app, folder)?;
     show(app, folder, &verified)?;
+    end(&verified)
+}
+
+/// A failure if anything is wrong.
+pub(super) fn end(verified: &Verified) -> Result<()> {
     if verified.is_clean() {
         return Ok(());
     }
-    let failure = Failure::new(code::DATA_CORRUPT, summary(&verified))
+    let failure = Failure::new(code::DATA_CORRUPT, summary(verified))
         .exits(Exit::Damaged)
-        .hint(hint(&verified));
+        .hint(hint(verified));
     Err(failure)
 }
 
@@ -57,7 +64,7 @@ pub(super) fn verify(app: &App, folder: &Path) -> Result<Verified> {
     Ok(verified?)
 }
 
-fn show(app: &mut App, folder: &Path, verified: &Verified) -> Result<()> {
+pub(super) fn show(app: &mut App, folder: &Path, verified: &Verified) -> Result<()> {
     let name = folder.display().to_string();
     app.out.one(&name, &fields(verified), &value(verified))?;
     if app.out.is_json() {
@@ -106,11 +113,20 @@ fn summary(verified: &Verified) -> String {
 }
 
 fn hint(verified: &Verified) -> String {
-    if verified.can_start() {
-        "a broker starts on it and serves what is whole; what is lost needs a backup".to_owned()
+    // Damage that begins with the file is that of its header page.
+    let mendable = verified.damaged.iter().any(|damage| damage.offset == 0)
+        || verified
+            .files
+            .iter()
+            .any(|file| !is_well(file) && file.kind != FileKind::Segment);
+    let hint = if mendable {
+        "see what `tidegate store repair FOLDER --dry-run` would do"
+    } else if verified.can_start() {
+        "a broker starts on it and serves what is whole; what is lost needs a backup"
     } else {
-        "no broker can start on it: restore it from a backup".to_owned()
-    }
+        "no broker can start on it: restore it from a backup"
+    };
+    hint.to_owned()
 }
 
 fn fields(verified: &Verified) -> Vec<(&'static str, String)> {

@@ -62,6 +62,9 @@ pub(super) fn segments(
 
 /// The header page of a segment, or what is wrong with it.
 pub(super) fn header_of(segment: &Segment, vfs: &dyn Vfs) -> Result<SegmentHeader, String> {
+    if let Some(header) = segment.mended_header() {
+        return Ok(header);
+    }
     let mut page = [0; SEGMENT_HEADER_BYTES];
     let read = vfs
         .open(segment.path())

@@ -114,9 +114,8 @@ impl<'a> LogCheck<'a> {
             let damaged_before = self.damaged.len();
             let header = header_of(&segment, self.vfs.as_ref());
             let state = match &header {
-                Err(what) if ended || segment.base() >= self.witness && self.ends_at(number)? => {
+                Err(what) if ended => {
                     // A segment that was prepared and never used; a start makes it anew.
-                    ended = true;
                     tracing::debug!(%what, base = segment.base(), "an unused segment");
                     FileState::Unused
                 }
@@ -411,12 +410,6 @@ impl<'a> LogCheck<'a> {
             }
         }
         Ok(false)
-    }
-
-    /// Whether nothing from segment `number` on is known to be of the log.
-    fn ends_at(&self, number: usize) -> Result<bool, CheckError> {
-        let base = self.segments[number].base();
-        Ok(!self.goes_on_after(number, base, base)?)
     }
 
     /// The log ends here; what lies behind was never durable.

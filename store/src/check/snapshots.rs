@@ -26,6 +26,13 @@ impl Snapshots {
         whole.next().map(|(manifest, _)| manifest)
     }
 
+    /// Segments with a base below this may have been removed or rewritten.
+    pub(super) fn floor(&self) -> u64 {
+        let both = self.generations.iter().take(GENERATIONS_KEPT);
+        let bases = both.map(|(manifest, _)| manifest.newest_segment.0);
+        bases.min().unwrap_or(0)
+    }
+
     /// Below this the log is known to have been durable.
     pub(super) fn witness(&self) -> u64 {
         let positions = self.generations.iter().map(|(m, _)| m.position.0);

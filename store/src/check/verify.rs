@@ -1,12 +1,15 @@
 //! Reading everything.
 
+use std::sync::Arc;
+
 use super::folder::names;
 use super::log::LogCheck;
 use super::report::{FileKind, FileReport, FileState, Progress, Verified};
-use super::{CheckError, Offline, snapshots};
+use super::snapshots::{self, Snapshots};
+use super::{CheckError, Offline};
 use crate::error::OpenError;
 use crate::folder::{FORMAT_FILE, FORMAT_VERSION};
-use crate::snapshot::GENERATIONS_KEPT;
+use crate::segment::Segment;
 
 impl Offline {
     /// Reads every byte that counts: headers, sections, indexes, both snapshot generations. Changes
@@ -16,21 +19,26 @@ impl Offline {
     /// [`CheckError`] if the folder can't be listed, or holds what only a newer program knows.
     /// Damage, and files that can't be read, are part of the result.
     pub fn verify(&self, progress: &mut dyn FnMut(Progress)) -> Result<Verified, CheckError> {
-        let vfs = self.vfs.as_ref();
+        let snapshots = snapshots::check(self.vfs.as_ref(), &self.folder)?;
+        self.verify_log(&self.segments()?, snapshots, progress)
+    }
+
+    pub(super) fn verify_log(
+        &self,
+        segments: &[Arc<Segment>],
+        snapshots: Snapshots,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Verified, CheckError> {
         let mut files = vec![self.format()?];
-        let snapshots = snapshots::check(vfs, &self.folder)?;
-        let segments = self.segments()?;
         let usable = snapshots.usable().cloned();
         let indexed = usable.as_ref().map_or(0, |m| m.newest_segment.0);
-        let both = snapshots.generations.iter().take(GENERATIONS_KEPT);
-        let floor = both.map(|(manifest, _)| manifest.newest_segment.0).min();
         let mut log = LogCheck::new(
             &self.vfs,
             &self.folder,
-            &segments,
+            segments,
             snapshots.witness(),
             indexed,
-            floor.unwrap_or(0),
+            snapshots.floor(),
         );
         log.run(progress)?;
         if let Some(manifest) = &usable {

@@ -11,25 +11,48 @@ use super::memory::MemoryIndex;
 use super::sealed::{OpenIndex, SealedIndex};
 use crate::sync::read;
 
-impl Index {
-    /// Chains the queues of `index`, made anew from its segment, to the newest earlier segment
-    /// that holds each, so that its file has the bytes that it had.
-    ///
-    /// An earlier index that is damaged too is not rebuilt for that: what it may hold is looked for
-    /// from there on when somebody reads.
-    pub(super) fn chain(&self, index: &mut MemoryIndex) {
-        let runs = index.runs_from(QueueId(0));
-        let queues: Vec<_> = runs
-            .map(|(queue, run)| (queue, run.entry(0).base_offset))
-            .collect();
-        let mut open = BTreeSet::new();
-        for (queue, first) in queues {
-            index.set_previous(queue, NO_SEGMENT);
-            // Nothing lies before a queue's first offset.
-            if first > 0 {
-                open.insert(queue);
-            }
+/// Chains the queues of `index`, made anew from its segment, to the newest earlier segment that
+/// holds each, so that its file has the bytes that it had.
+///
+/// `earlier` are the segments before it, newest first, and `open` gives the index of one, if it is
+/// whole. One that is damaged too is not rebuilt for that: what it may hold is looked for from
+/// there on when somebody reads.
+pub(crate) fn chain_back(
+    index: &mut MemoryIndex,
+    earlier: impl IntoIterator<Item = u64>,
+    mut open: impl FnMut(u64) -> Option<OpenIndex>,
+) {
+    let runs = index.runs_from(QueueId(0));
+    let queues: Vec<_> = runs
+        .map(|(queue, run)| (queue, run.entry(0).base_offset))
+        .collect();
+    let mut unchained = BTreeSet::new();
+    for (queue, first) in queues {
+        index.set_previous(queue, NO_SEGMENT);
+        // Nothing lies before a queue's first offset.
+        if first > 0 {
+            unchained.insert(queue);
         }
+    }
+    for base in earlier {
+        if unchained.is_empty() {
+            return;
+        }
+        let whole = open(base);
+        let found = unchained.iter().copied().filter(|queue| match &whole {
+            Some(whole) => whole.run(*queue).is_some(),
+            None => true,
+        });
+        for queue in found.collect::<Vec<_>>() {
+            unchained.remove(&queue);
+            index.set_previous(queue, base);
+        }
+    }
+}
+
+impl Index {
+    /// See [`chain_back`].
+    pub(super) fn chain(&self, index: &mut MemoryIndex) {
         let earlier: Vec<Arc<SealedIndex>> = {
             let state = read(&self.state);
             state
@@ -38,20 +61,11 @@ impl Index {
                 .map(|(_, sealed)| sealed.clone())
                 .collect()
         };
-        for sealed in earlier.into_iter().rev() {
-            if open.is_empty() {
-                return;
-            }
-            let whole = self.open_whole(&sealed);
-            let found = open.iter().copied().filter(|queue| match &whole {
-                Some(whole) => whole.run(*queue).is_some(),
-                None => true,
-            });
-            for queue in found.collect::<Vec<_>>() {
-                open.remove(&queue);
-                index.set_previous(queue, sealed.base());
-            }
-        }
+        let bases = earlier.iter().rev().map(|sealed| sealed.base());
+        chain_back(index, bases, |base| {
+            let at = earlier.binary_search_by_key(&base, |sealed| sealed.base());
+            self.open_whole(&earlier[at.ok()?])
+        });
     }
 
     /// The index, if it is in memory or its file is whole.

@@ -16,7 +16,7 @@ use crate::segment::Segment;
 /// The bytes of a segment's key index, made from its batches: the same ones each time.
 ///
 /// Beside the bytes it takes 16 bytes of memory per row while it works, at most 64 MiB.
-pub(super) fn build(segment: &Arc<Segment>, nonce: u64) -> Result<Bytes, ReadError> {
+pub(crate) fn build(segment: &Arc<Segment>, nonce: u64) -> Result<Bytes, ReadError> {
     let mut info = KixInfo {
         base: segment.base(),
         nonce,

@@ -14,12 +14,12 @@ use tidegate_store::{LogPosition, OpenError, Store, Vfs};
 use crate::support::{Ledger, batch, dir, open_manual, record, small};
 
 /// A log of several segments with two snapshots, and what was appended with its positions.
-struct Filled {
-    vfs: SimVfs,
-    placed: Vec<(LogPosition, LogPosition, crate::support::Record)>,
+pub(crate) struct Filled {
+    pub(crate) vfs: SimVfs,
+    pub(crate) placed: Vec<(LogPosition, LogPosition, crate::support::Record)>,
 }
 
-fn filled(seed: u64) -> Filled {
+pub(crate) fn filled(seed: u64) -> Filled {
     let vfs = SimVfs::new(seed);
     let (store, background, _) = open_manual(&vfs, small()).unwrap();
     let Store { mut appender, .. } = store;
@@ -47,7 +47,7 @@ fn filled(seed: u64) -> Filled {
     Filled { vfs, placed }
 }
 
-fn verify(vfs: &SimVfs) -> Verified {
+pub(crate) fn verify(vfs: &SimVfs) -> Verified {
     let before = contents(vfs);
     let offline = Offline::open(Arc::new(vfs.clone()), dir()).unwrap();
     let mut last = Progress { done: 0, of: 0 };
@@ -61,14 +61,14 @@ fn verify(vfs: &SimVfs) -> Verified {
     verified.unwrap()
 }
 
-fn contents(vfs: &SimVfs) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn contents(vfs: &SimVfs) -> BTreeMap<PathBuf, Vec<u8>> {
     let files = vfs.files().into_iter();
     files
         .map(|path| (path.clone(), vfs.contents(&path).unwrap()))
         .collect()
 }
 
-fn files_ending(vfs: &SimVfs, suffix: &str) -> Vec<PathBuf> {
+pub(crate) fn files_ending(vfs: &SimVfs, suffix: &str) -> Vec<PathBuf> {
     let files = vfs.files().into_iter();
     files
         .filter(|path| path.to_string_lossy().ends_with(suffix))
@@ -76,7 +76,7 @@ fn files_ending(vfs: &SimVfs, suffix: &str) -> Vec<PathBuf> {
 }
 
 /// The file's path in the folder.
-fn name_of(path: &Path) -> String {
+pub(crate) fn name_of(path: &Path) -> String {
     let name = path.strip_prefix(dir()).unwrap();
     name.to_string_lossy().into_owned()
 }
@@ -86,7 +86,7 @@ fn state<'a>(verified: &'a Verified, name: &str) -> &'a FileState {
     &file.unwrap_or_else(|| panic!("{name} is listed")).state
 }
 
-fn segment_of(vfs: &SimVfs, position: LogPosition) -> (PathBuf, u64) {
+pub(crate) fn segment_of(vfs: &SimVfs, position: LogPosition) -> (PathBuf, u64) {
     let base = |path: &PathBuf| {
         let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
         stem.parse::<u64>().unwrap()

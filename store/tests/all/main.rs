@@ -21,5 +21,6 @@ mod model;
 mod power_cut;
 mod reclaim;
 mod recovery;
+mod repair;
 mod retention;
 mod rot;
