@@ -51,6 +51,10 @@ fn every_noun_and_verb_explains_itself() {
         &["store", "dump", "-h"],
         &expect_file!["./help/store-dump.txt"],
     );
+    shown(
+        &["store", "repair", "-h"],
+        &expect_file!["./help/store-repair.txt"],
+    );
     shown(&["publish", "-h"], &expect_file!["./help/publish.txt"]);
     shown(&["consume", "-h"], &expect_file!["./help/consume.txt"]);
     shown(&["demo", "-h"], &expect_file!["./help/demo.txt"]);

@@ -6,5 +6,6 @@ mod flights;
 mod groups;
 mod log;
 mod node;
+mod offline;
 mod retention;
 mod retries;
