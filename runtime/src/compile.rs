@@ -24,6 +24,10 @@ pub struct CompilerCommand {
     pub args: Vec<OsString>,
 }
 
+/// For a child whose allocator is mimalloc, as that of `tidegate` is: it would reserve a GiB of
+/// address space at once, which is all that the child may have. In KiB.
+const ARENA_RESERVE: (&str, &str) = ("MIMALLOC_ARENA_RESERVE", "65536");
+
 impl CompilerCommand {
     /// Compiles a component; blocks for as long as that takes, at most a little over
     /// [`COMPILE_WALL`].
@@ -39,6 +43,7 @@ impl CompilerCommand {
         let mut child = Command::new(&self.program)
             .args(&self.args)
             .env_clear()
+            .env(ARENA_RESERVE.0, ARENA_RESERVE.1)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
