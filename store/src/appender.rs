@@ -34,10 +34,10 @@ use trims::trims_of;
 /// Segments are made no larger than for so many batches of the size that they had lately: indexes
 /// of a segment are in memory as a whole, while it is appended to and when its files are written.
 const SEGMENT_BATCHES_MAX: u64 = 1 << 18;
-/// A checkpoint is due after this time on a full disk, in milliseconds, while it may free segments.
-const FULL_INTERVAL_MS: u64 = 200;
 /// Such a size is a multiple of this.
 const SEGMENT_STEP_BYTES: u64 = 1 << 20;
+/// A checkpoint is due after this time on a full disk, in milliseconds, while it may free segments.
+const FULL_INTERVAL_MS: u64 = 200;
 
 /// The log's one owner. Dropping it writes out what was appended, ends the store's threads and
 /// gives the folder's lock back.
@@ -533,15 +533,15 @@ impl Appender {
         true
     }
 
-    /// From now on small appends wait for [`Appender::flush`], which an owner calls when it has no
-    /// more to append.
+    /// From now on appends of up to 16 KiB in all wait for [`Appender::flush`], which an owner calls
+    /// when it has no more to append.
     pub fn flush_by_hand(&self) {
         self.shared.commit.set_by_owner();
     }
 
     /// After [`Appender::flush_by_hand`]: has what was appended written and synced. By the store's
     /// own thread, or, if `may_wait`, in this call where that is sooner: the appends are small, that
-    /// thread sleeps, and the disk's last sync was quick. `true` if the call did it: settle again,
+    /// thread sleeps, and the disk's last sync took at most 1 ms (ADR 0020). `true` if the call did it: settle again,
     /// since the callback of [`Appender::on_durable`] doesn't run for it.
     pub fn flush(&self, may_wait: bool) -> bool {
         self.shared.commit.flush_by_owner(may_wait)
