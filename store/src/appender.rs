@@ -479,18 +479,16 @@ impl Appender {
     pub fn checkpoint_due(&self, now: Timestamp) -> bool {
         let last = &self.last_checkpoint;
         // Full segments can't go before both kept generations are past them, even if all is quiet.
-        let holds_segments = self.shared.files.floor() < self.newest_base;
-        if !last.stale && !holds_segments || self.shared.commit.fenced().is_some() {
+        let holds_segments = || self.shared.files.floor() < self.newest_base;
+        if !last.stale && !holds_segments() || self.shared.commit.fenced().is_some() {
             return false;
         }
-        // What was deleted on a full disk is given back once both generations are past it.
-        let interval = if holds_segments && self.is_out_of_space() {
-            self.config.checkpoint_interval_ms.min(FULL_INTERVAL_MS)
-        } else {
-            self.config.checkpoint_interval_ms
-        };
         let due = self.settled.saturating_sub(last.position) >= self.config.checkpoint_bytes
-            || now.since_ms(last.at) >= interval;
+            || now.since_ms(last.at) >= self.config.checkpoint_interval_ms
+            // What was deleted on a full disk is given back once both generations are past it.
+            || now.since_ms(last.at) >= FULL_INTERVAL_MS
+                && self.is_out_of_space()
+                && holds_segments();
         due && !self.shared.files.is_checkpointing()
     }
 
