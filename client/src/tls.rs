@@ -23,7 +23,8 @@ const MTU_BOUNDS: core::ops::RangeInclusive<u16> = 1200..=6500;
 /// A connection on which nothing arrives for this long is gone.
 const IDLE_TIMEOUT_MS: u32 = 30_000;
 /// How often a silent client shows that it lives: address translators often forget a UDP flow after
-/// 30 s.
+/// 30 s. A client that expects something asks more often, by pings of its session: quinn can't change
+/// this on a live connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Guess of the round trip before it is known: the first packet is repeated after three times as long.
 /// A server that is just starting misses it, and quinn's guess would wait a second.

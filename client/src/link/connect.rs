@@ -185,8 +185,12 @@ impl Connector {
 /// Tells the session when its connection is over, and then whoever holds the link.
 async fn watch_over(pump: Pump<ClientSession>, ended: watch::Sender<Option<Error>>) {
     let reason = pump.closed().await;
-    let why = lost(&reason);
-    pump.with_now(|session, now| session.handle_lost(now, &why));
+    let why = pump.with_now(|session, now| {
+        let why = session.given_up().cloned();
+        let why = why.unwrap_or_else(|| lost(&reason));
+        session.handle_lost(now, &why);
+        why
+    });
     ended.send_replace(Some(why.into()));
 }
 

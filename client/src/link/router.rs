@@ -171,7 +171,7 @@ impl Router {
             }
             ClientEvent::Pong { .. } => {}
             ClientEvent::Closing(refusal) => {
-                tracing::warn!(%refusal, "the server broke the protocol");
+                tracing::warn!(%refusal, "leaving the server");
             }
         }
     }

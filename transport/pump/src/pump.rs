@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
+use tidegate_model::code;
 use tidegate_wire::stream::{PRIORITY_CONTROL, PRIORITY_PRODUCE};
 use tidegate_wire::{CONTROL, Output, StreamId, Transmit};
 use tokio::sync::{Notify, mpsc};
@@ -262,10 +263,13 @@ impl<S: Session> Pump<S> {
                 for signals in state.streams.values() {
                     signals.write.notify_one();
                 }
-                tokio::spawn(
-                    self.clone()
-                        .close(VarInt::from_u32(u32::from(code.0)), reason),
-                );
+                let number = VarInt::from_u32(u32::from(code.0));
+                if code == code::UNREACHABLE {
+                    // Whoever can't be reached confirms nothing that would be worth waiting for.
+                    self.inner.connection.close(number, reason.as_bytes());
+                } else {
+                    tokio::spawn(self.clone().close(number, reason));
+                }
             }
         }
     }
@@ -384,6 +388,7 @@ impl<S: Session> Pump<S> {
     }
 
     async fn keep_time(&self) {
+        let mut heard = 0;
         loop {
             let armed = {
                 let mut state = self.lock();
@@ -394,7 +399,14 @@ impl<S: Session> Pump<S> {
                 None => self.inner.timer.notified().await,
                 Some(at) => tokio::select! {
                     () = tokio::time::sleep_until(self.inner.origin + at) => {
-                        self.with_now(|session, now| session.handle_timeout(now));
+                        let datagrams = self.inner.connection.stats().udp_rx.datagrams;
+                        self.with_now(|session, now| {
+                            if datagrams != heard {
+                                session.handle_carrier_heard(now);
+                            }
+                            session.handle_timeout(now);
+                        });
+                        heard = datagrams;
                     }
                     () = self.inner.timer.notified() => {}
                 },

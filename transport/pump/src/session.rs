@@ -19,6 +19,8 @@ pub trait Session: Send + 'static {
     fn handle_finished(&mut self, now: Duration, stream: StreamId);
     fn handle_reset(&mut self, now: Duration, stream: StreamId, code: Code);
     fn handle_stopped(&mut self, now: Duration, stream: StreamId, code: Code);
+    /// The carrier heard something of its peer since the last timeout.
+    fn handle_carrier_heard(&mut self, now: Duration);
     fn handle_timeout(&mut self, now: Duration);
     fn poll_event(&mut self) -> Option<Self::Event>;
     fn poll_output(&mut self) -> Option<Output>;
@@ -30,7 +32,7 @@ pub trait Session: Send + 'static {
 }
 
 macro_rules! session {
-    ($session:ty, $event:ty, $idle:expr) => {
+    ($session:ty, $event:ty, $heard:expr, $idle:expr) => {
         impl Session for $session {
             type Event = $event;
 
@@ -48,6 +50,9 @@ macro_rules! session {
             }
             fn handle_stopped(&mut self, now: Duration, stream: StreamId, code: Code) {
                 self.handle_stopped(now, stream, code);
+            }
+            fn handle_carrier_heard(&mut self, now: Duration) {
+                $heard(self, now);
             }
             fn handle_timeout(&mut self, now: Duration) {
                 self.handle_timeout(now);
@@ -74,9 +79,15 @@ macro_rules! session {
     };
 }
 
-session!(ServerSession, ServerEvent, ServerSession::is_idle);
+session!(
+    ServerSession,
+    ServerEvent,
+    |_: &ServerSession, _: Duration| (),
+    ServerSession::is_idle
+);
 session!(
     ClientSession,
     ClientEvent,
+    ClientSession::handle_carrier_heard,
     |session: &ClientSession| session.queued_bytes() == 0
 );

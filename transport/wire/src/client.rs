@@ -3,6 +3,7 @@
 
 mod consume;
 mod control;
+mod liveness;
 mod produce;
 mod request;
 
@@ -24,6 +25,7 @@ use crate::stream::{CONTROL, Output, PRIORITY_CONTROL, StreamId, Transmit};
 pub use control::settle_outcome;
 
 use consume::{ConsumeState, Consumption};
+use liveness::Liveness;
 use produce::ProducerState;
 use request::RequestState;
 
@@ -41,6 +43,8 @@ pub struct ClientSession {
     settles_in_flight: usize,
     /// Produce and request streams that are open.
     streams: usize,
+    liveness: Liveness,
+    given_up: Option<Refusal>,
 }
 
 /// What a stream is for.
@@ -78,6 +82,8 @@ impl ClientSession {
             next_settle: 1,
             settles_in_flight: 0,
             streams: 0,
+            liveness: Liveness::default(),
+            given_up: None,
         })
     }
 
@@ -127,6 +133,7 @@ impl ClientSession {
     /// Bytes came on a stream, in order.
     pub fn handle_data(&mut self, now: Duration, stream: StreamId, chunk: Bytes) {
         self.link.set_now(now);
+        self.liveness.heard(self.link.now());
         if self.link.push(stream, chunk) {
             self.pump(stream);
         }
@@ -201,6 +208,7 @@ impl ClientSession {
                 self.link.abandon(stream, OVERDUE);
             }
         }
+        self.look_for_life();
     }
 
     /// The next thing to tell the application.
@@ -216,7 +224,8 @@ impl ClientSession {
     /// When [`Self::handle_timeout`] wants to be called at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.link.next_deadline()
+        let life = self.liveness_deadline();
+        self.link.next_deadline().into_iter().chain(life).min()
     }
 
     /// The next piece to send on a stream; asked until `None` after [`Output::Writable`], as fast as

@@ -240,6 +240,6 @@ pub enum ClientEvent {
         /// As in the ping.
         token: u64,
     },
-    /// The session ends the connection, because of what the server did.
+    /// The session ends the connection, because of what the server did or because it is silent.
     Closing(Refusal),
 }

@@ -24,6 +24,10 @@ pub const FIRST_FRAME_TIME_MAX: Duration = Duration::from_secs(5);
 pub const PROGRESS_TIME_MAX: Duration = Duration::from_secs(10);
 /// …by at least this many bytes.
 pub const PROGRESS_BYTES_MIN: u64 = 10 * 1024;
+/// A client that expects something and has heard nothing for this long asks for a sign of life…
+pub const QUIET_TIME_MAX: Duration = Duration::from_secs(1);
+/// …and takes the server for gone when none came for so long after that.
+pub const PING_ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Bytes of a frame that carries a section: headers may grow up to 1 KiB.
 pub const SECTION_FRAME_BYTES_MAX: usize = SECTION_BYTES_MAX + 1024;

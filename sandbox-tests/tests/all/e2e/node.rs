@@ -2,12 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use std::time::Duration;
+
 use tidegate_client::{Producer, ProducerOptions, Sent};
-use tidegate_model::Message;
+use tidegate_model::{Message, code};
 use tokio::sync::mpsc;
 
 use crate::sandbox::Sandbox;
-use crate::sdk::{create_topic, read_queue, soon, source, topic};
+use crate::sdk::{create_group, create_topic, membership, read_queue, soon, source, topic};
+
+/// How long a client may go on waiting for a server that was killed: it asks after a second and waits two;
+/// the rest is for a slow machine. The carrier itself would wait 30 s and more.
+const NOTICED_WITHIN: Duration = Duration::from_secs(15);
 
 /// Messages that a stopping node has surely acknowledged some of, and not others.
 const UNDER_WAY: usize = 256;
@@ -84,5 +90,31 @@ async fn a_node_that_is_asked_to_stop_loses_nothing() {
         let found = stored.get(&(sent.queue_index, sent.offset));
         assert_eq!(found, Some(&number.to_string()), "{sent:?}");
     }
+    soon("closing", client.close()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_waits_notices_that_its_server_was_killed() {
+    let mut sandbox = Sandbox::start();
+    let client = sandbox.client().await;
+    create_topic(&client, "t", 1).await;
+    create_group(&client, "g", 3, Duration::from_millis(10)).await;
+    let options = membership("g", "t");
+    let mut waiting = Box::pin(client.receive(&options, 1, Duration::from_secs(60)));
+    let mut consumer = tokio::select! {
+        biased;
+        answer = &mut waiting => panic!("{answer:?}"),
+        consumer = soon("a member", client.consumer(&options)) => consumer.unwrap(),
+    };
+    sandbox.kill();
+    let answer = tokio::time::timeout(NOTICED_WITHIN, waiting).await;
+    let refused = answer.expect("it noticed in time").unwrap_err();
+    assert_eq!(refused.code, code::UNREACHABLE, "{refused}");
+
+    // The subscription lives on once there is a server again.
+    sandbox.start_again();
+    let sent = crate::sdk::publish_bodies(&client, "t", ["after"]).await;
+    let received = soon("a message", consumer.next()).await.unwrap();
+    assert_eq!(received.offset, sent[0].offset);
     soon("closing", client.close()).await;
 }

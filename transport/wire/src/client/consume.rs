@@ -102,6 +102,11 @@ impl Consumption {
         }
     }
 
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// Forgets all; their numbers.
     pub(super) fn drain(&mut self) -> BTreeSet<u32> {
         let open = std::mem::take(&mut self.open);

@@ -29,6 +29,7 @@ impl ClientSession {
         match encode_message(FrameType::SUBSCRIBE, 0, &subscribe) {
             Ok(frame) => {
                 self.link.send(CONTROL, &frame);
+                self.liveness.watch();
                 Ok(subscription)
             }
             Err(error) => {
@@ -87,6 +88,7 @@ impl ClientSession {
         };
         let bytes = frame.encode().map_err(|error| error.to_argument())?;
         self.link.send(CONTROL, &bytes);
+        self.liveness.watch();
         self.next_settle += 1;
         self.settles_in_flight += 1;
         Ok(frame.ticket)
@@ -217,7 +219,7 @@ impl ClientSession {
         Ok(())
     }
 
-    fn send_message(&mut self, kind: FrameType, message: &impl prost::Message) {
+    pub(super) fn send_message(&mut self, kind: FrameType, message: &impl prost::Message) {
         let frame = encode_message(kind, 0, message).expect("a few numbers fit a frame");
         self.link.send(CONTROL, &frame);
     }

@@ -29,6 +29,11 @@ impl ProducerState {
         !std::mem::replace(&mut self.over, true)
     }
 
+    /// Whether the stream is over for the application.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
     /// Whether nothing waits for an answer.
     pub(super) fn is_settled(&self) -> bool {
         self.opened && self.in_flight.is_empty()
@@ -59,6 +64,7 @@ impl ClientSession {
         let stream = self.link.open(false, PRIORITY_PRODUCE, role);
         self.streams += 1;
         self.link.send(stream, &frame);
+        self.liveness.watch();
         Ok(stream)
     }
 
@@ -121,6 +127,7 @@ impl ClientSession {
         producer.last_ticket = Some(header.ticket);
         producer.in_flight.insert(header.ticket, section.len());
         self.link.send_with(stream, &bytes, section);
+        self.liveness.watch();
         Ok(())
     }
 

@@ -30,6 +30,11 @@ impl RequestState {
     pub(super) fn leave(&mut self) -> bool {
         !std::mem::replace(&mut self.over, true)
     }
+
+    /// Whether no answer is awaited any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
 }
 
 impl ClientSession {
@@ -52,6 +57,7 @@ impl ClientSession {
         self.streams += 1;
         self.link.send_with(stream, &[], frame);
         self.link.finish(stream);
+        self.liveness.watch();
         Ok(stream)
     }
 

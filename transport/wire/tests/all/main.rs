@@ -11,6 +11,7 @@ mod decoding;
 mod documented;
 mod fixtures;
 mod hostile;
+mod liveness;
 mod pair;
 mod producing;
 mod requests;

@@ -83,6 +83,8 @@ pub(crate) struct Pair {
     pub(crate) chunks: Vec<usize>,
     /// Whether the client's transport takes anything from the server.
     pub(crate) client_reads: bool,
+    /// Whether the client's transport hears that what it sends arrives, as often as it asks.
+    pub(crate) carrier_is_heard: bool,
     net: Net,
     random: u64,
     sides: [Side; 2],
@@ -131,6 +133,7 @@ impl Pair {
             told: VecDeque::new(),
             chunks: Vec::new(),
             client_reads: true,
+            carrier_is_heard: false,
             net,
             random: net.seed.max(1),
             sides: [Side::default(), Side::default()],
@@ -227,6 +230,12 @@ impl Pair {
         }
     }
 
+    /// Ends the server and tells nobody: what is on its way is lost, as is all that is sent from now on.
+    pub(crate) fn kill_server(&mut self) {
+        self.lost = true;
+        self.wire.clear();
+    }
+
     /// Why an end closed the connection.
     pub(crate) fn closed_by(&self, end: End) -> Option<&(Code, String)> {
         self.sides[end as usize].closed.as_ref()
@@ -259,6 +268,9 @@ impl Pair {
 
     fn pass_to(&mut self, at: Duration) {
         self.now = self.now.max(at);
+        if self.carrier_is_heard {
+            self.client.handle_carrier_heard(self.now);
+        }
         self.client.handle_timeout(self.now);
         self.server.handle_timeout(self.now);
     }
