@@ -1,6 +1,6 @@
 //! Whether what a backup folder holds is what its manifests say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use tidegate_model::FileId;
 use tidegate_model::checksum::Crc32c;
@@ -106,6 +106,33 @@ impl Claims {
         let longest = self.0.values().filter_map(|lens| lens.keys().next_back());
         longest.sum()
     }
+}
+
+/// Ranges of each segment, within the file, that were damaged at a node when they were fetched.
+pub(super) fn known_damage(backups: &[Backup]) -> HashMap<FileId, Vec<(u64, u64)>> {
+    let mut known: HashMap<FileId, Vec<(u64, u64)>> = HashMap::new();
+    for backup in backups {
+        if backup.damaged.is_empty() && backup.more_damaged == 0 {
+            continue;
+        }
+        for kept in &backup.files {
+            let (FileId::Segment { base, .. }, len) = (kept.file.id, kept.file.len) else {
+                continue;
+            };
+            let within = backup.damaged.iter().filter_map(|(from, to)| {
+                let (from, to) = (from.0.max(base), to.0.min(base + len));
+                (from < to).then(|| (from - base, to - base))
+            });
+            let ranges = known.entry(kept.file.id).or_default();
+            ranges.extend(within);
+            // Those that aren't listed may be anywhere.
+            if backup.more_damaged > 0 {
+                ranges.push((0, len));
+            }
+        }
+    }
+    known.retain(|_, ranges| !ranges.is_empty());
+    known
 }
 
 /// How far a file is what is said of it.

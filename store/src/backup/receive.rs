@@ -9,11 +9,12 @@ use tidegate_model::checksum::Crc32c;
 
 use super::error::BackupError;
 use super::folder::{BACKUP, BackupFolder};
-use super::intact::{Checked, Claims, check, crc_of};
-use super::manifest::{Backup, KeptFile};
+use super::intact::{Checked, Claims, check, crc_of, known_damage};
+use super::manifest::{Backup, DAMAGED_MAX, KeptFile};
 use crate::batch::Kind;
 use crate::check::Progress;
 use crate::folder::{TEMPORARY, file_name, parse_file_name, write_durably};
+use crate::position::LogPosition;
 use crate::recovery::Scanner;
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use crate::vfs::{Vfs, VfsFile};
@@ -26,6 +27,8 @@ pub struct Receiving<'a> {
     there: HashMap<FileId, There>,
     kept: Vec<KeptFile>,
     fetched: u64,
+    /// Ranges that were damaged when an earlier backup fetched them, in files that this one keeps.
+    damaged: Vec<(LogPosition, LogPosition)>,
 }
 
 /// The first bytes of a file, checked.
@@ -36,6 +39,8 @@ struct There {
     durable: bool,
     /// A later part of it is damaged, or its bytes are another file's: it is written anew.
     replace: bool,
+    /// Ranges of it that were damaged when they were fetched, and still are.
+    damaged: Vec<(u64, u64)>,
 }
 
 /// A file that comes in.
@@ -67,6 +72,7 @@ impl BackupFolder {
             .filter_map(|listed| listed.backup.ok())
             .collect();
         let claims = Claims::of(&backups);
+        let mut damaged = known_damage(&backups);
         let mut files = Vec::new();
         let mut of = 0;
         for name in self.names()? {
@@ -91,7 +97,12 @@ impl BackupFolder {
             };
             let none = super::intact::Lens::new();
             let lens = claims.0.get(&id).unwrap_or(&none);
-            let found = self.find_there(id, file.as_ref(), size, lens, &mut tell);
+            let mut found = self.find_there(id, file.as_ref(), size, lens, &mut tell);
+            if let (FileId::Segment { base, nonce }, Some(ranges)) = (id, damaged.remove(&id))
+                && !valid_len(&self.vfs, self.path(&id), base, nonce, 0).reaches(found.len)
+            {
+                found.damaged = ranges;
+            }
             there.insert(id, found);
             done += size;
         }
@@ -101,6 +112,7 @@ impl BackupFolder {
             there,
             kept: Vec::new(),
             fetched: 0,
+            damaged: Vec::new(),
         })
     }
 
@@ -121,6 +133,7 @@ impl BackupFolder {
             crc: checked.crc,
             durable: checked.good > 0,
             replace: checked.good < lens.len(),
+            damaged: Vec::new(),
         };
         if there.replace || size <= there.len {
             return there;
@@ -128,7 +141,7 @@ impl BackupFolder {
         // The rest is what an interrupted backup left.
         let len = match id {
             FileId::Segment { base, nonce } => {
-                valid_len(&self.vfs, self.path(&id), base, nonce, there.len)
+                valid_len(&self.vfs, self.path(&id), base, nonce, there.len).len
             }
             _ => size,
         };
@@ -143,6 +156,7 @@ impl BackupFolder {
                 crc,
                 durable: false,
                 replace: false,
+                damaged: Vec::new(),
             };
         }
         there
@@ -180,6 +194,16 @@ impl<'a> Receiving<'a> {
             });
         }
         let there = self.there.get(&file.id).filter(|there| !there.replace);
+        if let (Some(there), FileId::Segment { base, .. }) = (there, file.id)
+            && there.len <= file.len
+        {
+            let reused = there
+                .damaged
+                .iter()
+                .map(|(from, to)| (base + from, base + to));
+            let positions = reused.map(|(from, to)| (LogPosition(from), LogPosition(to)));
+            self.damaged.extend(positions);
+        }
         if let Some(there) = there
             && there.durable
             && there.len == file.len
@@ -238,13 +262,22 @@ impl<'a> Receiving<'a> {
     }
 
     /// Makes the backup complete, and removes what no backup consists of. `backup` says what the
-    /// node said; number, files and bytes fetched are filled in.
+    /// node said; number, files and bytes fetched are filled in, and what was damaged already when
+    /// files that it shares were fetched is added.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn complete(self, backup: Backup) -> Result<Backup, BackupError> {
         let folder = self.folder;
+        let mut damaged = backup.damaged;
+        damaged.extend(self.damaged);
+        damaged.sort_unstable();
+        damaged.dedup();
+        let beyond = damaged.len().saturating_sub(DAMAGED_MAX) as u64;
+        damaged.truncate(DAMAGED_MAX);
         let backup = Backup {
+            damaged,
+            more_damaged: backup.more_damaged + beyond,
             number: self.number,
             node: folder.node().to_owned(),
             fetched: self.fetched,
@@ -326,9 +359,26 @@ impl Incoming<'_> {
     }
 }
 
+/// How far a segment's file holds whole batches.
+struct Valid {
+    len: u64,
+    /// Nothing but zeroes follow.
+    is_full: bool,
+}
+
+impl Valid {
+    fn reaches(&self, len: u64) -> bool {
+        self.is_full || self.len >= len
+    }
+}
+
 /// How far a segment's file holds whole batches, one after another; no less than `from`, up to which
 /// it is known to. Checksums seeded with the nonce let no other bytes pass.
-fn valid_len(vfs: &Arc<dyn Vfs>, path: PathBuf, base: u64, nonce: u64, from: u64) -> u64 {
+fn valid_len(vfs: &Arc<dyn Vfs>, path: PathBuf, base: u64, nonce: u64, from: u64) -> Valid {
+    let until = |at: u64, is_full| Valid {
+        len: at - base,
+        is_full,
+    };
     let mut page = [0; SEGMENT_HEADER_BYTES];
     let read = vfs
         .open(&path)
@@ -336,10 +386,12 @@ fn valid_len(vfs: &Arc<dyn Vfs>, path: PathBuf, base: u64, nonce: u64, from: u64
     let header = SegmentHeader::decode(&page)
         .ok()
         .filter(|header| read.is_ok() && header.base.0 == base && header.nonce == nonce);
-    let Some(header) = header else { return from };
+    let Some(header) = header else {
+        return until(base + from, false);
+    };
     let segment = Arc::new(Segment::written(vfs.clone(), path, header));
     let Ok(mut scanner) = Scanner::open(segment.clone()) else {
-        return from;
+        return until(base + from, false);
     };
     let mut at = segment.first().max(base + from);
     while !segment.is_full_at(at) {
@@ -351,9 +403,9 @@ fn valid_len(vfs: &Arc<dyn Vfs>, path: PathBuf, base: u64, nonce: u64, from: u64
         }
         at = match header.kind {
             // What it passes over says nothing by which it could be told.
-            Kind::Pad => return at + crate::header::HEADER_BYTES as u64 - base,
+            Kind::Pad => return until(at + crate::header::HEADER_BYTES as u64, true),
             _ => header.end().0,
         };
     }
-    at - base
+    until(at, segment.is_full_at(at))
 }

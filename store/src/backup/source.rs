@@ -300,7 +300,10 @@ impl BackupSource {
     fn read_segment(&self, segment: &Segment, at: u64, end: u64) -> Piece {
         let generation = self.shared.commit.generation();
         let range = |from: u64, to: u64| segment.base() + from..segment.base() + to;
-        if let Ok(bytes) = segment.bytes(range(at, end), generation) {
+        let page = SEGMENT_HEADER_BYTES as u64;
+        if at >= page
+            && let Ok(bytes) = segment.bytes(range(at, end), generation)
+        {
             return Piece {
                 bytes,
                 unreadable: 0,
@@ -309,6 +312,21 @@ impl BackupSource {
         let mut bytes = BytesMut::new();
         let mut unreadable = 0;
         let mut from = at;
+        // The page may have rotted since it was read. The file is known by what it said, and a repair
+        // writes it under the same name: a backup must not keep another one for that name.
+        if at < page
+            && let Ok(header) = segment.header()
+        {
+            from = end.min(page);
+            let small = |value: u64| usize::try_from(value).expect("within a page");
+            bytes.extend_from_slice(&header.encode()[small(at)..small(from)]);
+        }
+        if from < end
+            && let Ok(rest) = segment.bytes(range(from, end), generation)
+        {
+            bytes.extend_from_slice(&rest);
+            from = end;
+        }
         while from < end {
             let to = (from + 1).next_multiple_of(BLOCK_BYTES).min(end);
             match segment.bytes(range(from, to), generation) {

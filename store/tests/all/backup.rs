@@ -19,24 +19,24 @@ const NODE: &str = "sha256:here";
 /// Bytes that are fetched at once; no divisor of any length.
 const PIECE: u64 = 10_007;
 
-fn backups() -> &'static Path {
+pub(crate) fn backups() -> &'static Path {
     Path::new("/backups")
 }
 
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     PathBuf::from("/restored/store")
 }
 
 /// A store that is appended to, and what it was given.
-struct Source {
-    vfs: SimVfs,
+pub(crate) struct Source {
+    pub(crate) vfs: SimVfs,
     store: Store,
     background: Background,
     ledger: Ledger,
 }
 
 impl Source {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let vfs = SimVfs::new(seed);
         let (store, background, _) = open_manual(&vfs, small()).unwrap();
         Self {
@@ -47,7 +47,7 @@ impl Source {
         }
     }
 
-    fn append(&mut self, batches: u64) {
+    pub(crate) fn append(&mut self, batches: u64) {
         for _ in 0..batches {
             let number = self.ledger.len() as u64;
             let (shard, queue) = (u32::try_from(number % 3).unwrap(), 5 + number % 6);
@@ -79,12 +79,12 @@ impl Source {
     }
 }
 
-fn folder(vfs: &SimVfs) -> BackupFolder {
+pub(crate) fn folder(vfs: &SimVfs) -> BackupFolder {
     BackupFolder::open_for(Arc::new(vfs.clone()), backups(), NODE).unwrap()
 }
 
 /// Makes a backup of `source`, as a client does.
-fn take(folder: &BackupFolder, source: &BackupSource) -> Result<Backup, BackupError> {
+pub(crate) fn take(folder: &BackupFolder, source: &BackupSource) -> Result<Backup, BackupError> {
     let mut receiving = folder.receive(&mut |_| {})?;
     fetch(&mut receiving, source, u64::MAX)?;
     receiving.complete(said(source))
@@ -129,7 +129,7 @@ fn said(source: &BackupSource) -> Backup {
 }
 
 /// Restores a backup and opens what comes of it.
-fn restore(vfs: &SimVfs, number: Option<u64>) -> (Store, Background, Ledger) {
+pub(crate) fn restore(vfs: &SimVfs, number: Option<u64>) -> (Store, Background, Ledger) {
     let folder = folder(vfs);
     let backup = folder.find(number).unwrap();
     let components = target().with_file_name("components");
@@ -143,7 +143,7 @@ fn restore(vfs: &SimVfs, number: Option<u64>) -> (Store, Background, Ledger) {
     open_at(vfs, &target())
 }
 
-fn open_at(vfs: &SimVfs, dir: &Path) -> (Store, Background, Ledger) {
+pub(crate) fn open_at(vfs: &SimVfs, dir: &Path) -> (Store, Background, Ledger) {
     let mut ledger = Ledger::default();
     let vfs: Arc<dyn Vfs> = Arc::new(vfs.clone());
     let (store, background) =
@@ -152,7 +152,7 @@ fn open_at(vfs: &SimVfs, dir: &Path) -> (Store, Background, Ledger) {
 }
 
 /// Removes what [`restore`] made.
-fn clear(vfs: &SimVfs) {
+pub(crate) fn clear(vfs: &SimVfs) {
     for file in vfs.files() {
         if file.starts_with("/restored") {
             vfs.unlink(&file).unwrap();

@@ -10,6 +10,7 @@ mod support;
 
 mod ack;
 mod backup;
+mod backup_repair;
 mod check;
 mod faults;
 mod find;
