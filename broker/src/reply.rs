@@ -315,10 +315,24 @@ pub struct ReadBatches {
     pub start: Offset,
     /// One past the last durable message.
     pub next: Offset,
-    /// Where to read on: everything before it was returned or passed over by the view's plugins.
+    /// Where to read on: everything before it was returned, passed over by the view's plugins, or is
+    /// part of a gap.
     pub resume: Offset,
     /// The batches, in order.
     pub batches: Vec<DeliveredBatch>,
+    /// What was passed over because it is damaged, by rising offset; empty unless it was asked for.
+    pub gaps: Vec<Gap>,
+}
+
+/// Offsets of a queue that can't be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The first.
+    pub from: Offset,
+    /// One past the last.
+    pub to: Offset,
+    /// Why.
+    pub code: Code,
 }
 
 /// A page of messages found by key, time or id.

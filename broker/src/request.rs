@@ -366,6 +366,8 @@ pub struct Read {
     pub max_messages: u32,
     /// Bytes of sections at most; the first batch comes whatever its size.
     pub max_bytes: u32,
+    /// What is damaged is listed in the answer and passed over; else the request is refused there.
+    pub over_gaps: bool,
 }
 
 /// Finds stored messages of a topic by key and time, page by page.

@@ -5,18 +5,21 @@ mod reading;
 
 use std::time::{Duration, Instant};
 
-use tidegate_client::{Client, Received, Source, StartAt};
+use serde_json::json;
+use tidegate_client::{Client, Gap, Received, Source, StartAt};
+use tidegate_model::code;
 
 use crate::app::App;
 use crate::connect::with_client;
-use crate::failure::{Failure, Result};
+use crate::failure::{Exit, Failure, Result};
 use crate::interrupt::Interrupt;
 use crate::line::{self, Place};
+use crate::output::API_VERSION;
 use crate::progress::Progress;
 use crate::units;
 
 pub(crate) use feed::{Feed, Group};
-use reading::Reader;
+use reading::{Reader, Step};
 
 /// How long nothing must come before a group's consumer ends, where nothing else is asked for.
 const IDLE_DEFAULT: Duration = Duration::from_secs(2);
@@ -82,6 +85,10 @@ struct Sum {
     acknowledged: u64,
     /// Not acknowledged because their leases had ended.
     lapsed: u64,
+    /// Passed over because they are damaged.
+    damaged: u64,
+    /// Ranges of those.
+    gaps: u64,
     /// Until the last message was printed: waiting for more doesn't count.
     elapsed: Duration,
 }
@@ -194,12 +201,12 @@ async fn read(
         if left == Some(0) {
             return Ok(());
         }
-        let batch = tokio::select! {
-            batch = reader.next(client, source, left) => batch?,
+        let step = tokio::select! {
+            step = reader.next(client, source, left) => step?,
             () = interrupt.wait() => return Err(Failure::Interrupted),
         };
-        if !batch.is_empty() {
-            printer.print(app, &batch)?;
+        if !step.is_empty() {
+            printer.print_step(app, &step)?;
             last = Instant::now();
         } else if reader.is_at_end() {
             match (args.until_idle, args.follow) {
@@ -261,6 +268,48 @@ impl Printer {
         Ok(())
     }
 
+    /// Messages, and the gaps between them where they are.
+    fn print_step(&mut self, app: &mut App, step: &Step) -> Result<()> {
+        let mut messages = &step.messages[..];
+        for gap in &step.gaps {
+            let before = messages.partition_point(|received| received.offset < gap.from);
+            let (before, behind) = messages.split_at(before);
+            self.print(app, before)?;
+            self.gap(app, step.queue, gap)?;
+            messages = behind;
+        }
+        self.print(app, messages)
+    }
+
+    /// Says what is left out; where programs read, among the lines as well.
+    fn gap(&mut self, app: &mut App, queue: u32, gap: &Gap) -> Result<()> {
+        let (first, end) = (gap.from.0, gap.to.0);
+        let count = end.saturating_sub(first);
+        self.sum.damaged += count;
+        self.sum.gaps += 1;
+        app.out.warn(&format!(
+            "queue {queue}: the messages at offsets {first} to {} are damaged and left out: {} of \
+             them ({})",
+            end.saturating_sub(1),
+            units::count(count),
+            gap.code
+        ));
+        if !app.out.is_json() {
+            return Ok(());
+        }
+        let record = json!({
+            "apiVersion": API_VERSION,
+            "kind": "Gap",
+            "topic": self.topic,
+            "queue": queue,
+            "from": first,
+            "to": end,
+            "count": count,
+            "code": gap.code.to_string(),
+        });
+        app.out.data(format!("{record}\n").as_bytes())
+    }
+
     fn end(self) -> Sum {
         self.progress.end();
         self.sum
@@ -284,7 +333,20 @@ fn told(app: &mut App, source: &Source, sum: &Sum, ended: Result<()>) -> Result<
             acknowledged(sum)
         ));
     }
-    ended
+    ended?;
+    if sum.gaps == 0 {
+        return Ok(());
+    }
+    Err(Failure::new(
+        code::QUARANTINED,
+        format!(
+            "{} messages of {source} in {} damaged ranges were left out",
+            units::count(sum.damaged),
+            units::count(sum.gaps)
+        ),
+    )
+    .exits(Exit::Damaged)
+    .hint("stop the broker, and `tidegate store verify` on its data folder says what is lost"))
 }
 
 fn acknowledged(sum: &Sum) -> String {

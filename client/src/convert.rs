@@ -4,7 +4,7 @@ mod from_wire;
 mod to_wire;
 
 pub(crate) use from_wire::{
-    cursor_move, group_info, level, name, plugin_info, server_info, topic_info, view_info,
+    cursor_move, gap, group_info, level, name, plugin_info, server_info, topic_info, view_info,
 };
 pub(crate) use to_wire::{
     binding, group_ref, millis, namespace, plugin_ref, policy, source_ref, start_at, topic_ref,

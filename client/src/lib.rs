@@ -47,5 +47,5 @@ pub use client::{Client, ConnectOptions, Identity};
 pub use consumer::{Consumer, ConsumerOptions, RefusedSettle, Settled};
 pub use error::Error;
 pub use key::ClientKey;
-pub use message::{Find, FoundPage, Handle, Level, ReadResult, Received, Sent};
+pub use message::{Find, FoundPage, Gap, Handle, Level, ReadResult, Received, Sent};
 pub use producer::{Compression, PendingSend, Producer, ProducerOptions};

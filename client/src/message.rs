@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidegate_model::checksum::crc32c;
 use tidegate_model::compress::raw_bodies;
 use tidegate_model::{
-    Codec, Message, MessageId, Offset, Order, Section, Timestamp, TopicRef, code,
+    Code, Codec, Message, MessageId, Offset, Order, Section, Timestamp, TopicRef, code,
 };
 use tidegate_wire::{Delivery, Receipt};
 
@@ -75,10 +75,24 @@ pub struct ReadResult {
     pub start: Offset,
     /// One past the last durable message.
     pub next: Offset,
-    /// Where to read on: everything before it was returned, or passed over by a view's plugins.
+    /// Where to read on: everything before it was returned, passed over by a view's plugins, or is part
+    /// of a gap.
     pub resume: Offset,
     /// The messages, in order.
     pub messages: Vec<Received>,
+    /// Where stored messages are damaged, by rising offset. None of them is among the messages.
+    pub gaps: Vec<Gap>,
+}
+
+/// Offsets of a queue whose messages are damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The first.
+    pub from: Offset,
+    /// One past the last.
+    pub to: Offset,
+    /// Why they can't be read: `QUARANTINED`.
+    pub code: Code,
 }
 
 /// What to look for among stored messages.

@@ -71,6 +71,7 @@ pub(crate) struct ReadJob {
     pub(crate) from: Offset,
     pub(crate) max_messages: u32,
     pub(crate) max_bytes: u32,
+    pub(crate) over_gaps: bool,
     pub(crate) answer: Answer<Reply>,
 }
 

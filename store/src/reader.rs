@@ -70,6 +70,32 @@ impl Reader {
         self.shared.index.entries(queue, from, max, out)
     }
 
+    /// The offsets from `from` up to a later batch's that the index doesn't have, if a damaged range
+    /// that is known lies where their batches would be. May open an older segment's index, and so wait.
+    ///
+    /// # Errors
+    /// [`ReadError`] if an older index neither can be read nor rebuilt.
+    pub fn damaged_before(
+        &self,
+        queue: QueueId,
+        from: Offset,
+        later: &IndexEntry,
+    ) -> Result<Option<(Offset, Offset)>, ReadError> {
+        let from = from.max(self.bounds(queue).start);
+        if from >= later.base_offset || self.shared.segments.quarantined_count() == 0 {
+            return Ok(None);
+        }
+        let mut before = Vec::with_capacity(1);
+        if let Some(last) = from.0.checked_sub(1) {
+            self.entries(queue, Offset(last), 1, &mut before)?;
+        }
+        let before = before.first().filter(|entry| entry.next_offset() == from);
+        let begin = before.map_or(0, |entry| entry.position.0);
+        let ranges = self.shared.segments.quarantined_below(later.position.0);
+        let is_damaged = ranges.iter().any(|(_, end)| *end > begin);
+        Ok(is_damaged.then_some((from, later.base_offset)))
+    }
+
     /// The first offset of a batch appended at or after `time`, else the queue's next offset.
     /// May open an older segment's index, and so wait.
     ///

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidegate_client::{Client, Received, Source, StartAt};
+use tidegate_client::{Client, Gap, Received, Source, StartAt};
 use tidegate_model::{Offset, code};
 
 use crate::failure::{Failure, Result};
@@ -17,6 +17,21 @@ struct Queue {
     from: StartAt,
     /// Nothing more was there at the last look.
     at_end: bool,
+}
+
+/// What is next in one queue, by rising offset.
+#[derive(Default)]
+pub(super) struct Step {
+    pub(super) queue: u32,
+    pub(super) messages: Vec<Received>,
+    /// Where messages are damaged.
+    pub(super) gaps: Vec<Gap>,
+}
+
+impl Step {
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.gaps.is_empty()
+    }
 }
 
 /// Goes round the queues, one request at a time.
@@ -61,7 +76,7 @@ impl Reader {
         })
     }
 
-    /// Messages of the next queue in turn; none if it has no more now.
+    /// What the next queue in turn has; nothing if it has no more now.
     ///
     /// A call that is dropped is made again.
     pub(crate) async fn next(
@@ -69,19 +84,21 @@ impl Reader {
         client: &Client,
         source: &Source,
         left: Option<u64>,
-    ) -> Result<Vec<Received>> {
+    ) -> Result<Step> {
         let at = self.turn % self.queues.len();
         let queue = &mut self.queues[at];
         let max = left.map_or(READ_MAX, |left| {
             u32::try_from(left).unwrap_or(READ_MAX).min(READ_MAX)
         });
-        let mut read = client.read(source, queue.index, queue.from, max).await?;
-        // A batch comes whole; of the last one only what was asked for is shown.
-        read.messages.truncate(max as usize);
+        let read = client.read(source, queue.index, queue.from, max).await?;
         queue.from = StartAt::Offset(read.resume);
         queue.at_end = read.resume >= read.next;
         self.turn = at + 1;
-        Ok(read.messages)
+        Ok(Step {
+            queue: queue.index,
+            messages: read.messages,
+            gaps: read.gaps,
+        })
     }
 
     /// Whether no queue had more at its last look.

@@ -364,7 +364,8 @@ impl Client {
         Ok(places.into_iter().map(|run| outcomes[run]).collect())
     }
 
-    /// Reads stored messages of one queue by offset, without a group.
+    /// Reads stored messages of one queue by offset, without a group. What is damaged is passed over and
+    /// told in [`ReadResult::gaps`].
     ///
     /// # Errors
     /// `TOPIC_NOT_FOUND`, `VIEW_NOT_FOUND`, `QUEUE_NOT_FOUND`, `OFFSET_OUT_OF_RANGE`.
@@ -381,6 +382,7 @@ impl Client {
             from: Some(convert::start_at(from)),
             max_messages,
             max_bytes: READ_BYTES_MAX,
+            over_gaps: true,
         });
         match self.ask(kind).await? {
             (ReplyKind::Read(read), deliveries) => {
@@ -394,11 +396,14 @@ impl Client {
                     resume = beyond.offset;
                     messages.truncate(max_messages as usize);
                 }
+                let gaps = read.gaps.iter().map(convert::gap);
+                let gaps = gaps.filter(|gap| gap.from < resume).collect();
                 Ok(ReadResult {
                     start: Offset(read.start),
                     next: Offset(read.next),
                     resume,
                     messages,
+                    gaps,
                 })
             }
             _ => Err(unfitting()),

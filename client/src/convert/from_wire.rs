@@ -11,7 +11,7 @@ use crate::catalog::{
     BindingSpec, CursorInfo, CursorMove, GroupInfo, GroupRef, OnError, PluginInfo, PluginRef,
     QueueInfo, RetryPolicy, ServerInfo, Source, SubscriptionInfo, TopicInfo, ViewInfo, ViewRef,
 };
-use crate::message::Level;
+use crate::message::{Gap, Level};
 
 /// A name that the server gave; it may be one of the broker's own.
 pub(crate) fn name(text: &str) -> Result<Name, Error> {
@@ -21,6 +21,14 @@ pub(crate) fn name(text: &str) -> Result<Name, Error> {
             format!("the server's answer has a bad name: {error}"),
         )
     })
+}
+
+pub(crate) fn gap(gap: &proto::Gap) -> Gap {
+    Gap {
+        from: Offset(gap.from),
+        to: Offset(gap.to),
+        code: u16::try_from(gap.code).map_or(code::INTERNAL, Code),
+    }
 }
 
 pub(crate) fn topic_info(info: proto::Topic) -> Result<TopicInfo, Error> {

@@ -166,6 +166,7 @@ impl Owner {
             from,
             max_messages: request.max_messages,
             max_bytes: request.max_bytes,
+            over_gaps: request.over_gaps,
             answer,
         };
         self.workers.give(place.queue, Job::Read(job));

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use tidegate_broker::Refusal;
 use tidegate_broker::effects::{Fetch, Fetched, FetchedBatch};
 use tidegate_broker::range::RangeSet;
-use tidegate_broker::reply::{DeliveredBatch, ReadBatches, Reply};
+use tidegate_broker::reply::{DeliveredBatch, Gap, ReadBatches, Reply};
 use tidegate_model::{Code, Offset, QueueId, Timestamp, code};
 use tidegate_store::{IndexEntry, ReadError, Reader, StoredBatch};
 
@@ -17,6 +17,8 @@ use crate::input::Input;
 const ENTRIES: usize = 256;
 /// Batches judged in one go: with their section limit this bounds what is held in memory.
 const JUDGED_BYTES: u64 = 4 * 1024 * 1024;
+/// Damaged batches that one raw read passes over.
+const GAP_BATCHES_MAX: u32 = 1024;
 
 /// Answers a fetch of the broker.
 pub(super) fn fetch(fetch: &Fetch, judge: &mut Judge, tools: &Tools) {
@@ -179,8 +181,10 @@ fn read_batches(job: &ReadJob, judge: &mut Judge, reader: &Reader) -> Result<Rea
         next: bounds.next,
         resume: job.from,
         batches: Vec::new(),
+        gaps: Vec::new(),
     };
     let (mut messages, mut bytes) = (0u64, 0u64);
+    let mut damaged = 0;
     let mut entries = Vec::new();
     loop {
         entries.clear();
@@ -200,10 +204,31 @@ fn read_batches(job: &ReadJob, judge: &mut Judge, reader: &Reader) -> Result<Rea
             {
                 return Ok(answer);
             }
+            if job.over_gaps && entry.base_offset > answer.resume {
+                let missing = reader.damaged_before(job.queue, answer.resume, entry);
+                if let Some((from, to)) = missing.map_err(refuse)? {
+                    let code = code::QUARANTINED;
+                    add_gap(&mut answer.gaps, Gap { from, to, code });
+                }
+            }
             let batch = match reader.read_entry(entry) {
                 // It expired since it was looked up.
                 Err(ReadError::NotFound { .. }) => {
                     answer.resume = entry.next_offset();
+                    continue;
+                }
+                Err(error @ ReadError::Quarantined { .. }) if job.over_gaps => {
+                    let gap = Gap {
+                        from: entry.base_offset.max(answer.resume),
+                        to: entry.next_offset(),
+                        code: read_code(&error),
+                    };
+                    add_gap(&mut answer.gaps, gap);
+                    answer.resume = gap.to;
+                    damaged += 1;
+                    if damaged >= GAP_BATCHES_MAX {
+                        return Ok(answer);
+                    }
                     continue;
                 }
                 read => read.map_err(refuse)?,
@@ -230,6 +255,14 @@ fn read_batches(job: &ReadJob, judge: &mut Judge, reader: &Reader) -> Result<Rea
                 answer.batches.push(batch);
             }
         }
+    }
+}
+
+/// Damage seldom ends with a batch: what adjoins is one gap.
+fn add_gap(gaps: &mut Vec<Gap>, gap: Gap) {
+    match gaps.last_mut() {
+        Some(last) if last.to == gap.from && last.code == gap.code => last.to = gap.to,
+        _ => gaps.push(gap),
     }
 }
 

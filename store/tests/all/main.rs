@@ -16,6 +16,7 @@ mod faults;
 mod find;
 mod formats;
 mod full_disk;
+mod gaps;
 mod health;
 mod limits;
 mod model;

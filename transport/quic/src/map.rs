@@ -8,7 +8,7 @@ mod name;
 mod reply;
 mod request;
 
-pub(crate) use data::{OpenedProducer, delivery, publish, published, read, runs};
+pub(crate) use data::{OpenedProducer, delivery, gap, publish, published, read, runs};
 pub(crate) use name::{group, source, start, topic};
 pub(crate) use reply::{queue, reply};
 pub(crate) use request::request;

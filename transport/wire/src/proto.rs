@@ -15,7 +15,7 @@ pub use control::{
 };
 pub use reply::{
     BackupBegun, BackupFile, BackupFileList, BackupPiece, Cursor, CursorMove, CursorMoves,
-    FileKind, FileNumber, Found, Group, Groups, LogRange, Plugin, Plugins, ReadDone, Received,
+    FileKind, FileNumber, Found, Gap, Group, Groups, LogRange, Plugin, Plugins, ReadDone, Received,
     Reply, ReplyKind, Server, Subscription, Topic, Topics, View, Views,
 };
 pub use request::{

@@ -73,6 +73,13 @@ fn flip(path: &Path, offset: u64) {
     file.write_all_at(&[byte[0] ^ 4], offset).unwrap();
 }
 
+/// The bodies of a dumped batch.
+fn messages_of(batch: &Value) -> BTreeSet<String> {
+    let messages = batch["messages"].as_array().unwrap().iter();
+    let bodies = messages.map(|message| message["body"].as_str().unwrap().to_owned());
+    bodies.collect()
+}
+
 fn consumed(sandbox: &Sandbox) -> BTreeSet<String> {
     let consume = ["consume", "orders", "--format", "raw"];
     let printed = sandbox.tidegate.ok(consume);
@@ -174,10 +181,40 @@ fn a_damaged_batch_is_named_and_left_and_a_broker_starts_on_the_rest() {
     assert_eq!(lost[0]["queue"], batch["queue"], "{lost}");
     assert_eq!(lost[0]["first_offset"], batch["base_offset"], "{lost}");
     sandbox.start_again();
-    // Who reads on from there is told, and searches find what lies around it.
+    // Who reads is told what is left out, gets all around it, and searches find that too.
+    let number = |field: &str| batch[field].as_u64().unwrap();
+    let (from, to) = (
+        number("base_offset"),
+        number("base_offset") + number("span"),
+    );
+    let gone = messages_of(batch);
+    let whole: BTreeSet<String> = bodies.difference(&gone).cloned().collect();
+    assert_eq!(whole.len(), bodies.len() - gone.len());
     let finished = tidegate.run(["consume", "orders", "--format", "raw"]);
-    assert_eq!(finished.code, 1, "{}", finished.stderr);
+    assert_eq!(finished.code, 8, "{}", finished.stderr);
+    let offsets = format!("offsets {from} to {} are damaged", to - 1);
+    assert!(finished.stderr.contains(&offsets), "{}", finished.stderr);
     assert!(finished.stderr.contains("TG0405"), "{}", finished.stderr);
+    let printed: BTreeSet<String> = finished.stdout.lines().map(str::to_owned).collect();
+    assert_eq!(printed, whole);
+    let finished = tidegate.run(["consume", "orders", "-o", "json"]);
+    assert_eq!(finished.code, 8, "{}", finished.stderr);
+    let lines = finished.stdout.lines();
+    let lines: Vec<Value> = lines.map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.len(), whole.len() + 1);
+    let at = lines.iter().position(|line| line["kind"] == "Gap").unwrap();
+    let gap = &lines[at];
+    assert_eq!((&gap["from"], &gap["to"]), (&from.into(), &to.into()));
+    assert_eq!(gap["code"], "TG0405");
+    if at > 0 && lines[at - 1]["queue"] == gap["queue"] {
+        assert_eq!(lines[at - 1]["offset"], from - 1);
+    }
+    assert_eq!(lines[at + 1]["queue"], gap["queue"]);
+    assert_eq!(lines[at + 1]["offset"], to);
+    // What is asked for behind the damage doesn't meet it.
+    let (queue, behind) = (gap["queue"].to_string(), to.to_string());
+    let args = ["consume", "orders", "--queue", &queue, "--from", &behind];
+    assert!(tidegate.ok(args).lines().count() > 0);
     for other in [&batches[1], &batches[3]] {
         let key = other["messages"][0]["key"].as_str().unwrap();
         let find = ["message", "find", "orders", "--key", key, "-o", "name"];

@@ -746,6 +746,7 @@ impl<'a> Clients<'a> {
                 from,
                 max_messages: READ_MESSAGES,
                 max_bytes: 1 << 20,
+                over_gaps: false,
             };
             let read = match self.ask(Request::Read(read))? {
                 Ok(Reply::Read(read)) => read,

@@ -587,6 +587,7 @@ fn answer(session: &mut ServerSession, stream: StreamId, queue_index: u32, reply
                 start: read.start.0,
                 next: read.next.0,
                 resume: read.resume.0,
+                gaps: read.gaps.into_iter().map(map::gap).collect(),
                 ..proto::ReadDone::default()
             });
             let batches = read.batches.into_iter();

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use tidegate_broker::Refusal;
-use tidegate_broker::reply::{DeliveredBatch, Delivery, Published};
+use tidegate_broker::reply::{DeliveredBatch, Delivery, Gap, Published};
 use tidegate_broker::request::{Outcome, Publish, Receipt, SettleRun};
 use tidegate_model::{LeaseId, ProducerEpoch, ProducerId, QueueId, TopicRef, code};
-use tidegate_wire::{DeliveryHeader, Origin, PublishHeader, PublishOutcome, settle};
+use tidegate_wire::{DeliveryHeader, Origin, PublishHeader, PublishOutcome, proto, settle};
 
 /// What a produce stream publishes to, as its producer was opened.
 #[derive(Clone, Debug)]
@@ -78,6 +78,15 @@ pub(crate) fn read(queue_index: u32, batch: DeliveredBatch) -> tidegate_wire::De
         },
         header: header(&batch),
         section: batch.section,
+    }
+}
+
+/// What a read passed over.
+pub(crate) fn gap(gap: Gap) -> proto::Gap {
+    proto::Gap {
+        from: gap.from.0,
+        to: gap.to.0,
+        code: gap.code.0.into(),
     }
 }
 

@@ -100,6 +100,7 @@ pub(crate) fn request(kind: RequestKind) -> Result<Request, Refusal> {
             from: start(Some(part(read.from, "place to read from")?)),
             max_messages: read.max_messages,
             max_bytes: read.max_bytes,
+            over_gaps: read.over_gaps,
         }),
         RequestKind::DescribeServer(_) => Request::DescribeServer,
         RequestKind::FindMessages(find) => Request::FindMessages(find_messages(find)?),

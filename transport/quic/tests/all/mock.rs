@@ -448,6 +448,7 @@ impl State {
             next: info.next,
             resume,
             batches,
+            gaps: Vec::new(),
         }))
     }
 

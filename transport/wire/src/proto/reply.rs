@@ -272,6 +272,23 @@ pub struct ReadDone {
     /// The queue that they come from, once per shard.
     #[prost(message, repeated, tag = "5")]
     pub aliases: Vec<Alias>,
+    /// What was passed over because it is damaged, by rising offset; only where it was asked for.
+    #[prost(message, repeated, tag = "6")]
+    pub gaps: Vec<Gap>,
+}
+
+/// Offsets of a queue that can't be read.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message)]
+pub struct Gap {
+    /// The first.
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+    /// One past the last.
+    #[prost(uint64, tag = "2")]
+    pub to: u64,
+    /// Why.
+    #[prost(uint32, tag = "3")]
+    pub code: u32,
 }
 
 /// Head of the answer to a search: so many delivery frames follow.

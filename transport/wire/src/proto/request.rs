@@ -449,6 +449,9 @@ pub struct Read {
     /// Bytes of sections at most; the first batch comes whatever its size.
     #[prost(uint32, tag = "5")]
     pub max_bytes: u32,
+    /// What is damaged is listed in the answer and passed over; else the request is refused there.
+    #[prost(bool, tag = "6")]
+    pub over_gaps: bool,
 }
 
 /// Finds stored messages by key and time, page by page.

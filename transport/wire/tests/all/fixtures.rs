@@ -453,6 +453,18 @@ fn requests() {
                 from: at(proto::StartKind::Latest(proto::Empty {})),
                 max_messages: 10,
                 max_bytes: 1000,
+                over_gaps: false,
+            }),
+        ),
+        (
+            "read-over-gaps",
+            Kind::Read(proto::Read {
+                source: Some(source()),
+                queue_index: 3,
+                from: at(proto::StartKind::Offset(17)),
+                max_messages: 10,
+                max_bytes: 1000,
+                over_gaps: true,
             }),
         ),
         ("describe-server", Kind::DescribeServer(proto::Empty {})),
@@ -634,6 +646,22 @@ fn replies() {
                 resume: 7,
                 frames: 1,
                 aliases: aliases.clone(),
+                gaps: Vec::new(),
+            }),
+        ),
+        (
+            "read-gaps",
+            Kind::Read(proto::ReadDone {
+                start: 1,
+                next: 9,
+                resume: 7,
+                frames: 1,
+                aliases: aliases.clone(),
+                gaps: vec![proto::Gap {
+                    from: 3,
+                    to: 5,
+                    code: 405,
+                }],
             }),
         ),
         (
