@@ -84,7 +84,9 @@ impl StartError {
                 "stop the other process, or choose another folder: --data DIR".to_owned()
             }
             Self::Store(OpenError::Corrupt { .. }) => {
-                "see what `tidegate store repair DIR --dry-run` would do".to_owned()
+                "see what `tidegate store repair DIR --dry-run` would do; where it mends nothing, \
+                 `tidegate backup restore` makes a new folder of a backup"
+                    .to_owned()
             }
             _ => format!("run `tidegate help {}`", self.code()),
         }

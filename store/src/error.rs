@@ -36,7 +36,10 @@ pub enum OpenError {
         dir: PathBuf,
     },
     /// A file that recovery can't do without is damaged or missing.
-    #[error("{} is damaged: {what}; restore the data folder from a backup", path.display())]
+    #[error(
+        "{} is damaged: {what}; `tidegate store repair` may mend the data folder, else restore it from a backup",
+        path.display()
+    )]
     Corrupt {
         /// The file.
         path: PathBuf,

@@ -245,6 +245,9 @@ fn a_log_that_lost_its_beginning_and_its_snapshots_is_refused() {
     tidegate_store::Vfs::unlink(&vfs, &dir().join(FIRST_SEGMENT)).unwrap();
     let error = open_manual(&vfs, small()).err().unwrap();
     assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
+    let said = error.to_string();
+    let remedies = ["`tidegate store repair`", "from a backup"].map(|remedy| said.find(remedy));
+    assert!(remedies[0].is_some() && remedies[0] < remedies[1], "{said}");
 }
 
 #[test]
