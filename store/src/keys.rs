@@ -26,7 +26,7 @@ use crate::vfs::Vfs;
 use memory::{Filters, Recent};
 use sealed::Shelf;
 
-pub(crate) use build::build as build_kix;
+pub(crate) use build::{build as build_kix, messages};
 pub use find::{Find, Found, FoundBatch};
 pub use kix::{Kix, KixError, KixInfo, KixRow};
 pub(crate) use sealed::SealedKeys;

@@ -66,7 +66,7 @@ pub use recovery::{RecoveryReport, Replay};
 pub use scrub::ScrubStats;
 pub use segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError};
 pub use snapshot::{GENERATIONS_KEPT, Manifest, ManifestError, PartRef, ShardRef};
-pub use space::{Expiry, Rule, Trims};
+pub use space::{CompactedRun, Compaction, Expiry, Rule, Trims};
 pub use stats::Stats;
 pub use store::Store;
 pub use threads::Background;

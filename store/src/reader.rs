@@ -1,7 +1,7 @@
 //! Reading what is durable, from any thread.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,8 +19,9 @@ use crate::position::LogPosition;
 use crate::scrub::Scrubber;
 use crate::segment::Segment;
 use crate::segments::Segments;
-use crate::space::{Expiry, Nudge, Reserve, Rule, SpaceStats, Trims};
+use crate::space::{Compaction, Expiry, Nudge, Reserve, Rule, SpaceStats, Trims};
 use crate::stats::Stats;
+use crate::sync::lock;
 use crate::trim::TrimRow;
 
 /// A batch moves when its segment is rewritten, which takes far longer than reading it.
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) reserve: Arc<Reserve>,
     pub(crate) nudge: Arc<Nudge>,
     pub(crate) scrubber: Arc<Scrubber>,
+    pub(crate) compaction: Mutex<Compaction>,
     pub(crate) recovery_bytes_read: u64,
 }
 
@@ -132,6 +134,21 @@ impl Reader {
         rule: &Rule,
     ) -> Result<Option<(ShardId, TrimRow)>, ReadError> {
         self.shared.index.expire_queue(queue, rule)
+    }
+
+    /// Says which queues keep the newest message of each key alone, from now on. Superseded ones go in
+    /// the background, some time after their segment was full.
+    ///
+    /// Stored bytes of queues that were not among them are counted anew: that reads older segments'
+    /// indexes, and so waits.
+    pub fn compact(&self, queues: Compaction) {
+        let before = std::mem::replace(&mut *lock(&self.shared.compaction), queues.clone());
+        let ids = queues.runs.iter().flat_map(|run| run.first.0..=run.last.0);
+        let is_new = |queue: &QueueId| before.run(*queue).is_none();
+        let new: Vec<QueueId> = ids.map(QueueId).filter(is_new).collect();
+        if !new.is_empty() {
+            self.shared.index.recount(&new);
+        }
     }
 
     /// Where the batch of that number lies now, if it is settled and not gone; see
@@ -318,6 +335,8 @@ impl Reader {
             segments_removed: shared.space.removed.load(Ordering::Relaxed),
             segments_rewritten: shared.space.rewritten.load(Ordering::Relaxed),
             moved_bytes: shared.space.moved_bytes.load(Ordering::Relaxed),
+            compacted_bytes: shared.space.compacted_bytes.load(Ordering::Relaxed),
+            compaction_rounds: shared.space.compaction_rounds.load(Ordering::Relaxed),
             recovery_bytes_read: shared.recovery_bytes_read,
             sync_times: shared.commit.latency().times(),
             scrub: shared.scrubber.stats(),

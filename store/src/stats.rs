@@ -39,6 +39,10 @@ pub struct Stats {
     pub segments_rewritten: u64,
     /// Bytes written by that.
     pub moved_bytes: u64,
+    /// Stored bytes of superseded messages that compaction by key took off.
+    pub compacted_bytes: u64,
+    /// Rounds of compaction by key since the store was opened.
+    pub compaction_rounds: u64,
     /// Log bytes read by recovery.
     pub recovery_bytes_read: u64,
     /// How long syncs of the log took.

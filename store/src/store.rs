@@ -1,7 +1,7 @@
 //! Opening a store.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tidegate_model::Timestamp;
 
@@ -128,6 +128,7 @@ impl Store {
         ));
         let shared = Arc::new(Shared {
             scrubber: scrubber.clone(),
+            compaction: Mutex::default(),
             commit: commit.clone(),
             segments: segments.clone(),
             files: files.clone(),

@@ -1,4 +1,4 @@
-//! The five threads of a store, or the same work step by step.
+//! The six threads of a store, or the same work step by step.
 
 use std::io;
 use std::sync::Arc;
@@ -47,6 +47,13 @@ impl Background {
         self.space.reclaim()
     }
 
+    /// Looks what is due for compaction by key, or reads or rewrites one segment for it. `false` if
+    /// there is nothing to do. No part of [`Background::run_all`].
+    #[must_use]
+    pub fn compact(&self) -> bool {
+        self.space.compact().is_some()
+    }
+
     /// Reads and checks a piece of a full segment. `false` at the end of a round through them, and
     /// if there is none.
     #[must_use]
@@ -78,11 +85,13 @@ impl Threads {
             space,
             scrubber,
         } = work;
+        let compacting = space.clone();
         let started = threads
             .spawn("tidegate-flush", move || commit.run())
             .and_then(|()| threads.spawn("tidegate-segments", move || preparer.run()))
             .and_then(|()| threads.spawn("tidegate-files", move || files.run()))
             .and_then(|()| threads.spawn("tidegate-space", move || space.run()))
+            .and_then(|()| threads.spawn("tidegate-compact", move || compacting.run_compaction()))
             .and_then(|()| {
                 if !scrubber.is_on() {
                     return Ok(());

@@ -145,7 +145,16 @@ impl SectionBuilder {
     /// [`SectionError::Empty`] without a record.
     #[cfg(feature = "compress")]
     pub fn finish_lz4(&self) -> Result<Vec<u8>, SectionError> {
-        let mut out = self.table_and_heads(self.next_delta)?;
+        self.finish_lz4_with_span(self.next_delta)
+    }
+
+    /// The same with a span of at least the offsets used, as compaction needs.
+    ///
+    /// # Errors
+    /// [`SectionError::Empty`] without a record, [`SectionError::Span`] if `span` is too small.
+    #[cfg(feature = "compress")]
+    pub fn finish_lz4_with_span(&self, span: u32) -> Result<Vec<u8>, SectionError> {
+        let mut out = self.table_and_heads(span)?;
         out.extend_from_slice(&crate::compress::lz4(&self.bodies));
         Ok(out)
     }

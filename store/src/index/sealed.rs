@@ -266,6 +266,13 @@ impl Run<'_> {
         }
     }
 
+    /// Stored bytes of the batches that end behind offset `start`.
+    pub(crate) fn stored_bytes(&self, start: u64) -> u64 {
+        let first = self.partition_point(|entry| entry.end_offset() <= start);
+        let entries = (first..self.len()).map(|at| self.entry(at));
+        entries.map(|entry| entry.stored_bytes()).sum()
+    }
+
     /// How many leading entries fulfil `is_before`, which holds for a prefix of them.
     pub(crate) fn partition_point(&self, is_before: impl Fn(&Entry) -> bool) -> usize {
         let (mut low, mut high) = (0, self.len());

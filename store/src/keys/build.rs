@@ -72,7 +72,7 @@ pub(super) fn hash_keys(header: &BatchHeader, section: &[u8], hashes: &mut Vec<u
 
 /// The messages of a data batch whose checksum holds. It is validated once more, which costs a
 /// tenth of reading it: what a program wrote that didn't look is passed over, not panicked about.
-pub(super) fn messages<'a>(header: &BatchHeader, section: &'a [u8]) -> Option<Section<'a>> {
+pub(crate) fn messages<'a>(header: &BatchHeader, section: &'a [u8]) -> Option<Section<'a>> {
     let codec = Codec::from_byte(header.codec).ok()?;
     let (count, span) = (usize::from(header.count), u32::from(header.span));
     Section::parse(section, count, span, codec).ok()

@@ -43,12 +43,12 @@ impl Nudge {
         !state.stopped
     }
 
-    /// Rests for so long, or until it is stopped.
-    pub(crate) fn rest(&self, time: Duration) {
+    /// Rests for so long, or until it is stopped. Whether it goes on.
+    pub(crate) fn rest(&self, time: Duration) -> bool {
         let state = lock(&self.state);
         let rested = self
             .changed
             .wait_timeout_while(state, time, |state| !state.stopped);
-        drop(rested.unwrap_or_else(PoisonError::into_inner));
+        !rested.unwrap_or_else(PoisonError::into_inner).0.stopped
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tidegate_model::QueueId;
 
 use super::Nudge;
+use super::compact::Compactor;
 use super::rewrite::RewriteError;
 use crate::error::ReadError;
 use crate::folder::{KEY_INDEX, QUEUE_INDEX};
@@ -33,7 +34,8 @@ pub(crate) struct Space {
     pub(super) shared: Arc<Shared>,
     pub(super) preparer: Arc<Preparer>,
     pub(super) nudge: Arc<Nudge>,
-    work: Mutex<Work>,
+    pub(super) work: Mutex<Work>,
+    pub(super) compactor: Mutex<Compactor>,
 }
 
 /// What it has done since the opening.
@@ -43,10 +45,14 @@ pub(crate) struct SpaceStats {
     pub(crate) rewritten: AtomicU64,
     /// Bytes that were written again.
     pub(crate) moved_bytes: AtomicU64,
+    /// Stored bytes that compaction took off.
+    pub(crate) compacted_bytes: AtomicU64,
+    /// Rounds of compaction that came to their end.
+    pub(crate) compaction_rounds: AtomicU64,
 }
 
 #[derive(Default)]
-struct Work {
+pub(super) struct Work {
     live: BTreeMap<u64, Live>,
     /// Segments of which something can't be read: they stay as they are.
     stuck: BTreeSet<u64>,
@@ -67,13 +73,25 @@ struct Live {
     trims: u64,
 }
 
+impl Work {
+    /// A segment has so many stored bytes of live batches now.
+    pub(super) fn rewritten(&mut self, base: u64, bytes: u64) {
+        if let Some(live) = self.live.get_mut(&base) {
+            live.bytes = bytes;
+        }
+        // It may have nothing left, without a trim.
+        self.idle_at = None;
+    }
+}
+
 impl Space {
     pub(crate) fn new(shared: Arc<Shared>, preparer: Arc<Preparer>, nudge: Arc<Nudge>) -> Self {
         Self {
             shared,
             preparer,
             nudge,
-            work: Mutex::new(Work::default()),
+            work: Mutex::default(),
+            compactor: Mutex::default(),
         }
     }
 
@@ -169,14 +187,12 @@ impl Space {
             self.remove(&victim);
             return true;
         }
-        match self.rewrite(&victim) {
+        match self.rewrite(&victim, None) {
             Ok(bytes) => {
                 let stats = &self.shared.space;
                 stats.rewritten.fetch_add(1, Ordering::Relaxed);
                 stats.moved_bytes.fetch_add(bytes, Ordering::Relaxed);
-                if let Some(live) = work.live.get_mut(&victim.base()) {
-                    live.bytes = bytes;
-                }
+                work.rewritten(victim.base(), bytes);
                 self.preparer.retry();
                 true
             }
@@ -222,10 +238,7 @@ impl Space {
             let Some(state) = index.queue_state(queue) else {
                 continue;
             };
-            let first = run.partition_point(|entry| entry.end_offset() <= state.start);
-            for at in first..run.len() {
-                bytes += run.entry(at).stored_bytes();
-            }
+            bytes += run.stored_bytes(state.start);
         }
         Ok(bytes)
     }
@@ -266,11 +279,11 @@ impl Space {
         while self.nudge.wait() {
             while !self.nudge.is_stopped() {
                 let begun = Instant::now();
-                if !self.reclaim() {
+                let goes_on = self.reclaim();
+                let rest = (begun.elapsed() * REST_FACTOR).min(REST_MAX);
+                if !goes_on || !self.nudge.rest(rest) {
                     break;
                 }
-                self.nudge
-                    .rest((begun.elapsed() * REST_FACTOR).min(REST_MAX));
             }
         }
     }

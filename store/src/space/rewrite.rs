@@ -7,11 +7,13 @@ use std::io;
 use std::sync::Arc;
 
 use super::Space;
+use super::sieve::{Outcome, Sieve};
 use crate::batch::Kind;
 use crate::error::ReadError;
 use crate::files::Job;
 use crate::folder::TEMPORARY;
 use crate::header::{ALIGN, BatchHeader, HeaderError};
+use crate::id_map::QueueMap;
 use crate::index::{Entry, MemoryIndex, OpenIndex, SealedIndex};
 use crate::position::LogPosition;
 use crate::recovery::Scanner;
@@ -46,21 +48,44 @@ pub(super) enum RewriteError {
     Io(#[from] io::Error),
 }
 
+/// Bytes of the file of a rewritten segment with so many stored bytes of batches.
+pub(super) fn rewritten_size(live: u64) -> u64 {
+    (SEGMENT_HEADER_BYTES as u64 + live).next_multiple_of(BLOCK_BYTES)
+}
+
+/// What compaction leaves out of a segment.
+pub(super) struct Sieving<'a> {
+    pub(super) sieve: Sieve<'a>,
+    /// Stored bytes that go, by queue: what the sieve takes off of what is live, or less.
+    pub(super) dropped: &'a QueueMap<u64>,
+    /// Stored bytes of what was live before that was found out.
+    pub(super) live: u64,
+}
+
 impl Space {
-    /// Puts a file with what is live in the place of `segment`'s. Stored bytes of what was kept.
-    pub(super) fn rewrite(&self, segment: &Arc<Segment>) -> Result<u64, RewriteError> {
-        let written = self.write_anew(segment);
+    /// Puts a file with what is live, and passes the sieve if there is one, in the place of
+    /// `segment`'s. Stored bytes of what was kept.
+    pub(super) fn rewrite(
+        &self,
+        segment: &Arc<Segment>,
+        sieving: Option<&Sieving<'_>>,
+    ) -> Result<u64, RewriteError> {
+        let written = self.write_anew(segment, sieving);
         match written {
             Err(RewriteError::Io(error))
                 if is_full(&error) && self.preparer.reserve().release() =>
             {
-                self.write_anew(segment)
+                self.write_anew(segment, sieving)
             }
             written => written,
         }
     }
 
-    fn write_anew(&self, segment: &Arc<Segment>) -> Result<u64, RewriteError> {
+    fn write_anew(
+        &self,
+        segment: &Arc<Segment>,
+        sieving: Option<&Sieving<'_>>,
+    ) -> Result<u64, RewriteError> {
         let index = &self.shared.index;
         let base = segment.base();
         let sealed = read(&index.state).sealed.get(&base).cloned();
@@ -69,8 +94,11 @@ impl Space {
         };
         // Whoever holds the segment must find this file behind it, whatever gets its name.
         segment.map()?;
-        let live = self.live_bytes(base)?;
-        let size = (SEGMENT_HEADER_BYTES as u64 + live).next_multiple_of(BLOCK_BYTES);
+        let live = match sieving {
+            Some(sieving) => sieving.live - sieving.dropped.values().sum::<u64>(),
+            None => self.live_bytes(base)?,
+        };
+        let size = rewritten_size(live);
         if size >= segment.size() {
             return Err(RewriteError::Worthless);
         }
@@ -86,7 +114,8 @@ impl Space {
             .create(&temporary)
             .map_err(RewriteError::from)
             .and_then(|file| {
-                Copying::new(self, segment, &index.open(&sealed)?, file, header)?.run()
+                let sieve = sieving.map(|sieving| sieving.sieve);
+                Copying::new(self, segment, &index.open(&sealed)?, file, header)?.run(sieve)
             })
             .and_then(|copied| {
                 index.vfs.rename(&temporary, segment.path())?;
@@ -108,6 +137,10 @@ impl Space {
             let mut state = write(&index.state);
             self.shared.segments.add(anew);
             state.sealed.insert(base, sealed.clone());
+            for (queue, bytes) in sieving.iter().flat_map(|sieving| sieving.dropped) {
+                let left = state.queues.get(*queue).map(|queue| queue.bytes);
+                state.set_bytes(*queue, left.unwrap_or(0).saturating_sub(*bytes));
+            }
         }
         if let Err(error) = index.vfs.sync_dir(&index.folder.log) {
             // A crash finds the old file or the new one; both hold what is live.
@@ -163,8 +196,9 @@ impl<'a> Copying<'a> {
         })
     }
 
-    /// Copies all that is live. The index of the copy, and the stored bytes of its batches.
-    fn run(mut self) -> Result<(MemoryIndex, u64), RewriteError> {
+    /// Copies all that is live and passes the sieve. The index of the copy, and the stored bytes of
+    /// its batches.
+    fn run(mut self, sieve: Option<Sieve<'_>>) -> Result<(MemoryIndex, u64), RewriteError> {
         let segment = self.scanner.segment().clone();
         let mut at = segment.first();
         while !segment.is_full_at(at) {
@@ -184,7 +218,13 @@ impl<'a> Copying<'a> {
                 header.end().0
             };
             if self.is_live(&header, segment.base()) {
-                self.copy(header)?;
+                let damaged = RewriteError::Damaged(header.position);
+                let section = self.scanner.section(&header).ok_or(damaged)?;
+                match sieve.map(|sieve| sieve.verdict(&header, &section).outcome) {
+                    Some(Outcome::Drop) => {}
+                    Some(Outcome::Replace(smaller, section)) => self.copy(smaller, &section)?,
+                    Some(Outcome::Keep) | None => self.copy(header, &section)?,
+                }
             }
         }
         self.write_piece()?;
@@ -207,11 +247,8 @@ impl<'a> Copying<'a> {
             && self.old.place(header.shard, entry.seq) == Some(entry.place)
     }
 
-    fn copy(&mut self, mut header: BatchHeader) -> Result<(), RewriteError> {
+    fn copy(&mut self, mut header: BatchHeader, section: &[u8]) -> Result<(), RewriteError> {
         let damaged = RewriteError::Damaged(header.position);
-        let Some(section) = self.scanner.section(&header) else {
-            return Err(damaged);
-        };
         let base = self.header.base.0;
         header.position = LogPosition(base + self.at + self.piece.len() as u64);
         if header.end().0 > base + self.header.size {
@@ -220,7 +257,7 @@ impl<'a> Copying<'a> {
         }
         self.piece
             .extend_from_slice(&header.encode(self.header.nonce));
-        self.piece.extend_from_slice(&section);
+        self.piece.extend_from_slice(section);
         self.piece
             .resize(self.piece.len().next_multiple_of(ALIGN), 0);
         let entry = Entry::of(&header, base);

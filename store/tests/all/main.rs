@@ -12,6 +12,7 @@ mod ack;
 mod backup;
 mod backup_repair;
 mod check;
+mod compact;
 mod faults;
 mod find;
 mod formats;

@@ -2,10 +2,10 @@
 //! byte; of the rest whole units or nothing.
 //!
 //! A seed decides a run: an owner that appends units to queues of several shards, takes snapshots,
-//! rolls segments, runs out of space and goes on, over a simulated disk that remembers each of its
-//! changes. After the run the power is cut, in copies, at many of these changes and in many ways;
-//! each copy is opened and compared with what the owner had acknowledged by then. One of them is
-//! where the next run of the seed begins.
+//! rolls segments, has some queues compacted by key, runs out of space and goes on, over a simulated
+//! disk that remembers each of its changes. After the run the power is cut, in copies, at many of
+//! these changes and in many ways; each copy is opened and compared with what the owner had
+//! acknowledged by then. One of them is where the next run of the seed begins.
 
 mod check;
 mod owner;

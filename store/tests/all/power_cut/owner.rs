@@ -3,16 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use tidegate_model::{Offset, QueueId, ShardId, Timestamp};
+use tidegate_model::{Message, Offset, QueueId, SectionBuilder, ShardId, Timestamp};
 use tidegate_store::header::stored_bytes;
 use tidegate_store::sim::{Random, SimVfs};
-use tidegate_store::{AppendError, Background, Kind, LogPosition, Store, TrimRow, trim};
+use tidegate_store::{
+    AppendError, Background, CompactedRun, Compaction, Kind, LogPosition, Store, TrimRow, trim,
+};
 
 use super::check::check_bounds;
-use crate::support::{Ledger, Record, batch, record};
+use crate::support::{COMPACTED, Ledger, Record, batch, record};
 
 const STEPS_MAX: u64 = 150;
 const SECTION_BYTES_MAX: usize = 9000;
+/// Keys of messages in compacted queues.
+const KEYS: u64 = 5;
+const TOMBSTONE_MS: u64 = 100;
 
 /// Appended together.
 pub(super) struct Unit {
@@ -161,6 +166,7 @@ impl Owner<'_> {
                 for _ in 0..self.random.below(4) {
                     let _ = self.background.reclaim();
                 }
+                self.compact();
             }
             _ => self.settle(),
         }
@@ -173,14 +179,16 @@ impl Owner<'_> {
             *byte = self.random.next().to_le_bytes()[0];
         }
         let mut unit = Vec::new();
+        let keyed = self.messages();
         for at in 0..1 + self.random.below(3) {
             let len = (1 << self.random.below(13)) + self.random.below(40);
             let at = usize::try_from(at).unwrap();
             let section = &section[at..at + usize::try_from(len).unwrap()];
             // Queue 0: what became of messages, in a batch that no queue has.
-            let (queue, span) = match self.random.below(5) {
-                0 => (0, 0),
-                queue => (queue * 3 + u64::from(shard), 1 + at as u16),
+            let (queue, span, section) = match self.random.below(7) {
+                0 => (0, 0, section),
+                5.. => (COMPACTED.start + u64::from(shard), keyed.0, &keyed.1[..]),
+                queue => (queue * 3 + u64::from(shard), 1 + at as u16, section),
             };
             unit.push(batch(shard, queue, span, *self.time, section));
         }
@@ -198,6 +206,36 @@ impl Owner<'_> {
             Err(AppendError::NoSpace) => self.refused_for_space += 1,
             Err(AppendError::Full) => {}
             Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Messages of a compacted queue: how many, and their section.
+    fn messages(&mut self) -> (u16, Vec<u8>) {
+        let mut builder = SectionBuilder::new();
+        for _ in 0..1 + self.random.below(4) {
+            let key = self.random.below(KEYS);
+            let len = usize::try_from(self.random.below(1500)).unwrap();
+            let mut message = Message::new(vec![key.to_le_bytes()[0]; len]);
+            if self.random.below(6) == 0 {
+                message.body = None;
+            }
+            builder.push(&message.key(format!("key {key}"))).unwrap();
+        }
+        let count = u16::try_from(builder.count()).unwrap();
+        (count, builder.finish().unwrap())
+    }
+
+    fn compact(&mut self) {
+        self.store.reader.compact(Compaction {
+            runs: vec![CompactedRun {
+                first: QueueId(COMPACTED.start),
+                last: QueueId(COMPACTED.end - 1),
+                tombstone_ms: TOMBSTONE_MS,
+            }],
+            now: Timestamp(*self.time),
+        });
+        for _ in 0..self.random.below(20) {
+            let _ = self.background.compact();
         }
     }
 
@@ -230,7 +268,10 @@ impl Owner<'_> {
                     bytes: 0,
                 });
                 row.start = Offset(end_of(record).max(row.start.0));
-                row.bytes += stored_bytes(record.section.len());
+                // How much of it compaction has left is not known here.
+                if !COMPACTED.contains(&record.queue) {
+                    row.bytes += stored_bytes(record.section.len());
+                }
             }
         }
         let rows = rows.into_values().collect::<Vec<_>>();

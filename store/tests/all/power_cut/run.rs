@@ -64,6 +64,8 @@ pub(super) struct Tally {
     removed: u64,
     /// Segments of which little lived.
     rewritten: u64,
+    /// Bytes of superseded messages that compaction took out of segments.
+    compacted: u64,
 }
 
 impl Tally {
@@ -78,6 +80,7 @@ impl Tally {
         self.opening += other.opening;
         self.removed += other.removed;
         self.rewritten += other.rewritten;
+        self.compacted += other.compacted;
     }
 
     /// Whether there was something of everything.
@@ -92,6 +95,7 @@ impl Tally {
             self.opening,
             self.removed,
             self.rewritten,
+            self.compacted,
         ];
         !met.contains(&0)
     }
@@ -177,6 +181,7 @@ pub(super) fn run_seed(seed: u64, cuts: Cuts, lie: Lie) -> Result<Tally, Finding
         let stats = owner.store.reader.stats();
         tally.removed += stats.segments_removed;
         tally.rewritten += stats.segments_rewritten;
+        tally.compacted += stats.compacted_bytes;
         believed = owner.believed;
         drop((owner.store, owner.background));
 
