@@ -301,7 +301,10 @@ impl IndexState {
     }
 
     fn seal(&mut self, next_base: u64) -> Arc<SealedIndex> {
-        let memory = std::mem::replace(&mut self.newest, MemoryIndex::new(next_base));
+        let memory = {
+            let next = self.newest.next(next_base);
+            std::mem::replace(&mut self.newest, next)
+        };
         let base = memory.base();
         for (queue, _) in memory.runs_from(QueueId(0)) {
             if let Some(state) = self.queues.get_mut(queue) {

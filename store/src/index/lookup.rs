@@ -21,15 +21,21 @@ use crate::vfs::Vfs;
 /// Segments that a lookup remembers on its way back, so as to go forward over them alone.
 const PASSED_MAX: usize = 32;
 
+/// A segment that a lookup came to, with its index unless it is the newest.
+struct Stop {
+    base: u64,
+    index: Option<OpenIndex>,
+}
+
 #[derive(Default)]
-struct Passed(VecDeque<u64>);
+struct Passed(VecDeque<Stop>);
 
 impl Passed {
-    fn add(&mut self, base: Option<u64>) {
+    fn add(&mut self, stop: Option<Stop>) {
         if self.0.len() == PASSED_MAX {
             self.0.pop_front();
         }
-        self.0.extend(base);
+        self.0.extend(stop);
     }
 }
 
@@ -76,19 +82,25 @@ impl Index {
         let mut passed = Passed::default();
         let first = |first: &Entry| first.base_offset <= from.0;
         let mut at = self.newest_where_passing(queue, first, &mut passed)?;
-        while let Some(base) = at {
+        while let Some(Stop { base, index }) = at {
             if out.len() >= enough {
                 break;
             }
-            self.with_run(base, queue, |run| {
+            let mut take = |run: Option<Run<'_>>| {
                 let Some(run) = run else { return };
                 let first = run.partition_point(|entry| entry.end_offset() <= from.0);
                 let until = run.len().min(first + (enough - out.len()));
                 out.extend((first..until).map(|at| run.entry(at).public(base)));
-            })?;
+            };
+            match index {
+                Some(index) => take(index.run(queue)),
+                None => self.with_run(base, queue, take)?,
+            }
             at = match passed.0.pop_back() {
                 Some(later) => Some(later),
-                None => self.segment_after(base),
+                None => self
+                    .segment_after(base)
+                    .map(|base| Stop { base, index: None }),
             };
         }
         Ok(())
@@ -145,7 +157,8 @@ impl Index {
         queue: QueueId,
         is_before: impl Fn(&Entry) -> bool,
     ) -> Result<Option<u64>, ReadError> {
-        self.newest_where_passing(queue, is_before, &mut Passed::default())
+        let found = self.newest_where_passing(queue, is_before, &mut Passed::default())?;
+        Ok(found.map(|stop| stop.base))
     }
 
     /// Like [`Index::newest_where`]; `passed` gets the segments behind the one found that hold
@@ -155,7 +168,7 @@ impl Index {
         queue: QueueId,
         is_before: impl Fn(&Entry) -> bool,
         passed: &mut Passed,
-    ) -> Result<Option<u64>, ReadError> {
+    ) -> Result<Option<Stop>, ReadError> {
         let mut best = None;
         let mut at = {
             let state = read(&self.state);
@@ -163,7 +176,8 @@ impl Index {
                 return Ok(None);
             };
             if let Some(run) = state.newest.run(queue) {
-                best = Some(state.newest.base());
+                let base = state.newest.base();
+                best = Some(Stop { base, index: None });
                 if is_before(&run.entry(0)) {
                     return Ok(best);
                 }
@@ -171,24 +185,27 @@ impl Index {
             queue_state.sealed_last
         };
         while at != NO_SEGMENT {
-            let found = self.with_run(at, queue, |run| {
-                run.map(|run| (is_before(&run.entry(0)), run.previous()))
-            })?;
-            match found {
-                Some((true, _)) => {
-                    passed.add(best);
-                    return Ok(Some(at));
-                }
-                Some((false, previous)) => {
-                    passed.add(best);
-                    best = Some(at);
-                    at = previous;
-                }
+            let index = self.sealed(at).map(|sealed| self.open(&sealed));
+            let index = index.transpose()?;
+            let found = index.as_ref().and_then(|index| index.run(queue));
+            let Some((found, previous)) =
+                found.map(|run| (is_before(&run.entry(0)), run.previous()))
+            else {
                 // A rebuilt index only knows that earlier entries are not in between.
-                None => at = self.segment_before(at),
+                at = self.segment_before(at);
+                continue;
+            };
+            passed.add(best.replace(Stop { base: at, index }));
+            if found {
+                break;
             }
+            at = previous;
         }
         Ok(best)
+    }
+
+    fn sealed(&self, base: u64) -> Option<Arc<SealedIndex>> {
+        read(&self.state).sealed.get(&base).cloned()
     }
 
     fn segment_before(&self, base: u64) -> u64 {

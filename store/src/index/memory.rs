@@ -71,6 +71,15 @@ impl MemoryIndex {
         }
     }
 
+    /// The index of the next segment, with room for as many queues as this one has.
+    pub(crate) fn next(&self, base: u64) -> Self {
+        Self {
+            ones: Vec::with_capacity(self.ones.len()),
+            runs: Vec::with_capacity(self.runs.len()),
+            ..Self::new(base)
+        }
+    }
+
     pub(crate) fn base(&self) -> u64 {
         self.base
     }
