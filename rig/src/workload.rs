@@ -37,6 +37,7 @@ pub(crate) fn config() -> StoreConfig {
         segment_bytes: 256 << 10,
         segment_bytes_max: 1 << 20,
         checkpoint_bytes: 512 << 10,
+        checkpoint_factor: 0,
         checkpoint_interval_ms: 300,
         shards: 3,
         scrub_bytes_per_s: 0,

@@ -36,6 +36,8 @@ use trims::trims_of;
 const SEGMENT_BATCHES_MAX: u64 = 1 << 18;
 /// Such a size is a multiple of this.
 const SEGMENT_STEP_BYTES: u64 = 1 << 20;
+/// Most log between two checkpoints because of what they write: a start reads up to twice as much.
+const INTERVAL_BYTES_MAX: u64 = 1 << 30;
 /// A checkpoint is due after this time on a full disk, in milliseconds, while it may free segments.
 const FULL_INTERVAL_MS: u64 = 200;
 
@@ -87,6 +89,8 @@ pub(crate) struct LastCheckpoint {
     pub(crate) at: Timestamp,
     /// Batches were settled since.
     pub(crate) stale: bool,
+    /// Log after which the next one is due.
+    pub(crate) interval_bytes: u64,
 }
 
 /// What [`Appender::new`] is made of.
@@ -131,7 +135,6 @@ impl Appender {
         Self {
             shared: start.shared,
             preparer: start.preparer,
-            config: start.config,
             active: start.active,
             tail: start.tail,
             segment_batches: newest_batches as u64,
@@ -149,7 +152,9 @@ impl Appender {
                 position: start.checkpointed.0,
                 at: start.now,
                 stale: start.replayed,
+                interval_bytes: start.config.checkpoint_bytes,
             },
+            config: start.config,
             marks: Marks::new(start.now),
             now: start.now,
             threads: start.threads,
@@ -320,7 +325,8 @@ impl Appender {
     /// Whether a whole interval of log lies behind a checkpoint that is still being written: a start
     /// would read more than two.
     fn is_ahead_of_checkpoint(&self) -> bool {
-        self.tail.saturating_sub(self.last_checkpoint.position) > self.config.checkpoint_bytes
+        self.tail.saturating_sub(self.last_checkpoint.position)
+            > self.last_checkpoint.interval_bytes
             && self.shared.files.is_checkpointing()
     }
 
@@ -483,7 +489,7 @@ impl Appender {
         if !last.stale && !holds_segments() || self.shared.commit.fenced().is_some() {
             return false;
         }
-        let due = self.settled.saturating_sub(last.position) >= self.config.checkpoint_bytes
+        let due = self.settled.saturating_sub(last.position) >= last.interval_bytes
             || now.since_ms(last.at) >= self.config.checkpoint_interval_ms
             // What was deleted on a full disk is given back once both generations are past it.
             || now.since_ms(last.at) >= FULL_INTERVAL_MS
@@ -508,6 +514,9 @@ impl Appender {
                 index.newest.base(),
             )
         };
+        let interval_bytes = self.interval_bytes(&states, table.as_deref());
+        let room = self.deltas.len();
+        let deltas = std::mem::replace(&mut self.deltas, Vec::with_capacity(room));
         self.shared.files.add(Job::Checkpoint(Checkpoint {
             position: LogPosition(self.settled),
             log_epoch: self.log_epoch,
@@ -519,7 +528,7 @@ impl Appender {
                 })
                 .collect(),
             states,
-            deltas: std::mem::take(&mut self.deltas),
+            deltas,
             table,
         }));
         self.table_due = false;
@@ -527,8 +536,20 @@ impl Appender {
             position: self.settled,
             at: now,
             stale: false,
+            interval_bytes,
         };
         true
+    }
+
+    /// Log until a checkpoint follows one with these states and this table: writing them must not
+    /// cost more than writing what they are about, however many queues there are.
+    fn interval_bytes(&self, states: &[(ShardId, Vec<u8>)], table: Option<&[u8]>) -> u64 {
+        let states = states.iter().map(|(_, state)| state.len()).sum::<usize>();
+        let bytes = (states + table.map_or(0, <[u8]>::len)) as u64;
+        let wanted = bytes
+            .saturating_mul(self.config.checkpoint_factor)
+            .min(INTERVAL_BYTES_MAX);
+        wanted.max(self.config.checkpoint_bytes)
     }
 
     /// From now on appends of up to 16 KiB in all wait for [`Appender::flush`], which an owner calls

@@ -22,8 +22,11 @@ pub struct StoreConfig {
     pub segment_bytes: u64,
     /// Size that segments grow to.
     pub segment_bytes_max: u64,
-    /// A checkpoint is due after this much log.
+    /// A checkpoint is due after this much log, or after `checkpoint_factor` times what the last one
+    /// wrote if that is more, up to 1 GiB.
     pub checkpoint_bytes: u64,
+    /// See `checkpoint_bytes`.
+    pub checkpoint_factor: u64,
     /// A checkpoint is due after this time if anything was appended.
     pub checkpoint_interval_ms: u64,
     /// Shards that may append: ids from 0 on, this many.
@@ -41,6 +44,7 @@ impl Default for StoreConfig {
             segment_bytes: 16 << 20,
             segment_bytes_max: 256 << 20,
             checkpoint_bytes: 64 << 20,
+            checkpoint_factor: 4,
             checkpoint_interval_ms: 5000,
             shards: 8,
             scrub_bytes_per_s: 2 << 20,

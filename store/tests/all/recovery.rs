@@ -420,6 +420,44 @@ fn restart_reads_at_most_two_checkpoint_intervals() {
 }
 
 #[test]
+fn a_checkpoint_that_writes_much_puts_the_next_one_off() {
+    let vfs = SimVfs::new(16);
+    let config = StoreConfig {
+        checkpoint_factor: 4,
+        ..small()
+    };
+    let (mut store, background, _) = open_manual(&vfs, config.clone()).unwrap();
+    let interval = small().checkpoint_bytes;
+    let unit = [batch(0, 5, 1, 1, &[7; 1024])];
+    let mut log_until_due = |state: usize| {
+        let states = vec![(ShardId(0), vec![0; state])];
+        assert!(store.appender.checkpoint(Timestamp(1), states));
+        background.run_all();
+        let from = store.appender.tail().0;
+        loop {
+            store.appender.append(&unit).unwrap();
+            background.run_all();
+            store.appender.settle().unwrap();
+            if store.appender.checkpoint_due(Timestamp(1)) {
+                return store.appender.tail().0 - from;
+            }
+        }
+    };
+    let little = log_until_due(128);
+    assert!((interval..interval + 8192).contains(&little), "{little}");
+    let state = 3 * interval;
+    let much = log_until_due(usize::try_from(state).unwrap());
+    assert!(much >= 4 * state && much < 6 * state, "{much}");
+    drop(store);
+    let (store, _background, _) = open_manual(&vfs, config).unwrap();
+    assert!(
+        store.report.log_bytes_read <= 2 * much + small().segment_bytes_max,
+        "{:?}",
+        store.report
+    );
+}
+
+#[test]
 fn messages_wait_for_a_checkpoint_that_takes_long() {
     let vfs = SimVfs::new(15);
     let (mut store, background, _) = open_manual(&vfs, small()).unwrap();

@@ -30,6 +30,7 @@ pub(crate) fn small() -> StoreConfig {
         segment_bytes: 32 << 10,
         segment_bytes_max: 64 << 10,
         checkpoint_bytes: 32 << 10,
+        checkpoint_factor: 0,
         checkpoint_interval_ms: 5000,
         shards: 3,
         scrub_bytes_per_s: 0,

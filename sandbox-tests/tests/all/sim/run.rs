@@ -125,6 +125,7 @@ fn config() -> StoreConfig {
         segment_bytes: 32 << 10,
         segment_bytes_max: 64 << 10,
         checkpoint_bytes: 16 << 10,
+        checkpoint_factor: 0,
         checkpoint_interval_ms: 700,
         shards: 3,
         scrub_bytes_per_s: 0,
