@@ -45,7 +45,7 @@ pub struct BackupPiece {
 
 impl Client {
     /// Has the node take hold of everything that a data folder needs. It is held until
-    /// [`Client::backup_end`], the end of the connection, or a minute without a request.
+    /// [`Client::backup_end`], the end of the connection, or 10 s without a request.
     ///
     /// # Errors
     /// `BACKUP_RUNNING` while another one is held; `DATA_CORRUPT` if the folder can't be backed up.

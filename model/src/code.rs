@@ -189,9 +189,9 @@ codes! {
     406 DATA_CORRUPT "data-corrupt" Operator
         "A file in the data folder can't be read as what it should be. The message names it."
     407 BACKUP_RUNNING "backup-running" Retry
-        "Another backup of this node is being made, and there is one at a time. Wait until it has ended; one whose client went away ends within a minute."
+        "Another backup of this node is being made, and there is one at a time. Wait until it has ended; one whose client went away ends within 10 s."
     408 BACKUP_OVER "backup-over" Retry
-        "The node no longer holds this backup's files: nothing was asked of it for a minute, or the connection is another one. Begin again; what has come is not fetched again."
+        "The node no longer holds this backup's files: nothing was asked of it for 10 s, or the connection is another one. Begin again; what has come is not fetched again."
 
     501 LEASE_EXPIRED "lease-expired" Conflict
         "The invisible duration ended, or another holder acknowledged the message. It may be delivered again; ask for a longer duration or renew in time."

@@ -22,8 +22,9 @@ use tokio::sync::Semaphore;
 
 use crate::identity::random;
 
-/// A backup ends when nothing was asked of it for so long.
-pub(crate) const IDLE_MAX: Duration = Duration::from_secs(60);
+/// A backup ends when nothing was asked of it for so long: its client is gone, and the connection would
+/// say so much later.
+const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Pieces that are read at a time; others wait.
 const READS_MAX: usize = 8;
 
@@ -68,6 +69,11 @@ impl Backups {
             slot: Arc::default(),
             reads: Semaphore::new(READS_MAX),
         }
+    }
+
+    /// Whether one is under way.
+    pub(crate) fn is_running(&self) -> bool {
+        self.slot.lock().is_some()
     }
 
     /// Answers one of the requests that begin with `Backup`.
@@ -162,19 +168,9 @@ async fn watch(slot: Weak<Slot>, id: u64) {
     loop {
         tokio::time::sleep(wait).await;
         let Some(slot) = slot.upgrade() else { return };
-        let used = slot
-            .lock()
-            .as_ref()
-            .filter(|running| running.id == id)
-            .map(|r| r.used);
-        let Some(used) = used else { return };
-        match IDLE_MAX.checked_sub(used.elapsed()) {
-            Some(left) if !left.is_zero() => wait = left,
-            _ => {
-                tracing::warn!("a backup was not read for a minute and is over");
-                slot.end(id);
-                return;
-            }
+        match slot.look(id, Instant::now()) {
+            Some(left) => wait = left,
+            None => return,
         }
     }
 }
@@ -191,7 +187,7 @@ impl Slot {
                 code::BACKUP_RUNNING,
                 "another backup of this node is being made",
             )
-            .hint("try again once it has ended; one whose client has gone ends within a minute"));
+            .hint("try again once it has ended; one whose client has gone ends within 10 s"));
         }
         let id = u64::from_le_bytes(random());
         *running = Some(Running {
@@ -227,6 +223,19 @@ impl Slot {
             )
             .hint("begin again: what has come is not fetched again")
         })
+    }
+
+    /// Ends a backup that was not used for too long; for how long it may yet be silent, `None` if it is
+    /// over.
+    fn look(&self, id: u64, now: Instant) -> Option<Duration> {
+        let used = self.lock().as_ref().filter(|r| r.id == id).map(|r| r.used);
+        let silent = now.saturating_duration_since(used?);
+        let left = IDLE_MAX.checked_sub(silent).filter(|left| !left.is_zero());
+        if left.is_none() {
+            tracing::warn!(?silent, "nothing is asked of a backup any more: it is over");
+            self.end(id);
+        }
+        left
     }
 
     fn end(&self, id: u64) {
@@ -346,6 +355,22 @@ mod tests {
         // An old lease ends no other backup.
         slot.end(id);
         assert!(slot.begin().is_err());
+    }
+
+    #[test]
+    fn it_ends_when_its_client_says_nothing() {
+        let slot = Arc::<Slot>::default();
+        let lease = slot.begin().unwrap();
+        let begun = slot.lock().as_ref().unwrap().used;
+        let left = slot.look(lease.id, begun + IDLE_MAX / 4);
+        assert_eq!(left, Some(IDLE_MAX - IDLE_MAX / 4));
+        assert!(slot.begin().is_err());
+        assert_eq!(slot.look(lease.id, begun + IDLE_MAX), None);
+        let next = slot.begin().unwrap();
+        // The next one is none of the old one's business.
+        assert_eq!(slot.look(lease.id, begun + IDLE_MAX * 9), None);
+        drop(lease);
+        assert!(slot.lock().as_ref().is_some_and(|r| r.id == next.id));
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub(crate) struct Metrics {
     pub(crate) quarantined_ranges: Gauge,
     pub(crate) disk_full: Gauge,
     pub(crate) log_oldest_wait: Gauge<f64, AtomicU64>,
+    pub(crate) backup_running: Gauge,
     log_live_bytes: Gauge,
     log_file_bytes: Gauge,
     reserve_bytes: Gauge,
@@ -176,6 +177,7 @@ impl Metrics {
         );
         let scrub_rounds = gauge("log_scrub_rounds", "Rounds through all full segments");
         let scrub_found = gauge("log_scrub_found", "Damaged ranges that scrubbing found");
+        let backup_running = gauge("backup_running", "1 while a backup holds the log");
         let mut bytes_gauge = |name: &str, help: &str| {
             let metric = Gauge::default();
             registry.register_with_unit(name, help, Unit::Bytes, metric.clone());
@@ -232,6 +234,7 @@ impl Metrics {
             quarantined_ranges,
             disk_full,
             log_oldest_wait,
+            backup_running,
             log_live_bytes,
             log_file_bytes,
             reserve_bytes,

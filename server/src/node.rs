@@ -149,6 +149,8 @@ impl Node {
         let wait = self.reader.oldest_wait();
         self.metrics.log_oldest_wait.set(wait.as_secs_f64());
         self.metrics.log_stats(&self.reader.stats());
+        let backup = i64::from(self.backups.is_running());
+        self.metrics.backup_running.set(backup);
         self.metrics.text()
     }
 

@@ -23,7 +23,7 @@ use crate::units;
 /// Pieces that are asked for ahead of the one that is written.
 const PIECES_AHEAD: usize = 4;
 /// The broker is told that this client is at work, also while it reads or syncs files.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
+const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(app: &mut App, client: &Client, dir: &Path) -> Result<()> {
     let mut interrupt = Interrupt::listen()?;

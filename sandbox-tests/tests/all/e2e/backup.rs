@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value as Json;
 use tidegate_client::{Client, ConnectOptions, ProducerOptions, Received, Sent};
 use tidegate_model::{Message, code};
-use tidegate_sandbox_tests::{BrokerProcess, Finished, eventually, exit_code, send_signal};
+use tidegate_sandbox_tests::{BrokerProcess, Finished, eventually, exit_code, send_signal, within};
 
 use crate::sandbox::Sandbox;
 use crate::sdk::{
@@ -24,6 +24,9 @@ const QUEUES: u32 = 4;
 const PRODUCERS: usize = 4;
 /// Messages of 1 KiB that are there before the load begins.
 const BEFORE: usize = 12_000;
+/// A broker lets go of a backup whose client says nothing for 10 s; the rest is for a slow machine. The
+/// connection itself would be over after 30 s.
+const LET_GO_WITHIN: Duration = Duration::from_secs(25);
 /// Acknowledged messages of the load before each backup.
 const LOAD: usize = 500;
 
@@ -272,6 +275,34 @@ async fn there_is_one_backup_at_a_time_and_it_ends_with_its_connection() {
         let created = sandbox.tidegate.run(["backup", "create", &folder]);
         (created.code == 0).then_some(())
     });
+}
+
+#[test]
+fn a_client_that_died_in_a_backup_is_soon_in_nobodys_way() {
+    let mut sandbox = Sandbox::start();
+    // One thread, which stands still between two calls: so is a process that was killed.
+    let frozen = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (client, _begun) = frozen.block_on(async {
+        let client = sandbox.client().await;
+        let begun = client.backup_begin().await.unwrap();
+        (client, begun)
+    });
+    let is_running = |broker: &BrokerProcess| {
+        let metrics = broker.http_get("/metrics").1;
+        let line = metrics
+            .lines()
+            .find_map(|l| l.strip_prefix("tidegate_backup_running "));
+        line.unwrap().parse::<u32>().unwrap()
+    };
+    assert_eq!(is_running(sandbox.broker()), 1);
+    within(LET_GO_WITHIN, "the broker to let go", || {
+        (is_running(sandbox.broker()) == 0).then_some(())
+    });
+    create(&sandbox, &path(&sandbox, "backups"));
+    drop(client);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
