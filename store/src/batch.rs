@@ -1,6 +1,7 @@
 //! What is appended, and what comes back.
 
 use bytes::Bytes;
+use tidegate_model::checksum::crc32c;
 use tidegate_model::{
     Offset, ProducerEpoch, ProducerId, QueueId, Seq, Sequence, ShardId, Term, Timestamp,
 };
@@ -107,6 +108,38 @@ pub struct Batch<'a> {
     pub section: &'a [u8],
     /// CRC-32C of `section`, as its maker computed it.
     pub section_crc: u32,
+}
+
+impl<'a> Batch<'a> {
+    /// A record of the server's own, of no queue and no producer.
+    #[must_use]
+    pub fn control(
+        kind: Kind,
+        shard: ShardId,
+        term: Term,
+        now: Timestamp,
+        section: &'a [u8],
+    ) -> Self {
+        Self {
+            shard,
+            term,
+            queue: QueueId(0),
+            kind,
+            codec: 0,
+            key_id: 0,
+            flags: flags::SERVER_MADE,
+            producer: ProducerId(0),
+            producer_epoch: ProducerEpoch(0),
+            sequence: Sequence(0),
+            append_time: now,
+            base_create_time: now,
+            tag_bits: 0,
+            count: 0,
+            span: 0,
+            section,
+            section_crc: crc32c(section),
+        }
+    }
 }
 
 /// A batch as it lies in the log.

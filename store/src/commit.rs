@@ -11,12 +11,10 @@ use crate::position::LogPosition;
 use crate::ring::{CHUNK_BYTES, Extent, Ring};
 use crate::segment::Segment;
 use crate::sync::{lock, wait};
+use crate::vfs::BLOCK_BYTES;
 
 /// Most bytes that share one sync, so that the first of them doesn't wait for ever.
 const GROUP_BYTES_MAX: usize = 4 << 20;
-/// A write that ends in the middle of a block makes the kernel read that block from the disk first,
-/// unless it is cached: after a start, or where a prepared segment waited for long, it is not.
-const BLOCK_BYTES: usize = 4096;
 /// Up to so many bytes are copied to go out in one write together with the rest of their last block.
 const COPIED_BYTES_MAX: usize = 64 << 10;
 
@@ -254,10 +252,14 @@ impl Commit {
 }
 
 /// Writes an extent, and zeros for what its last block lacks: nothing of the log lies there yet.
+///
+/// A write that ends in the middle of a block makes the kernel read that block from the disk first,
+/// unless it is cached: after a start, or where a prepared segment waited for long, it is not.
 fn write(extent: &Extent) -> io::Result<()> {
     let mut at = extent.position - extent.to.segment.base();
     let end = at + extent.bytes.len() as u64;
-    let in_last_block = usize::try_from(end % BLOCK_BYTES as u64).expect("below a block");
+    let block = usize::try_from(BLOCK_BYTES).expect("a block is small");
+    let in_last_block = usize::try_from(end % BLOCK_BYTES).expect("below a block");
     let copied = if extent.bytes.len() <= COPIED_BYTES_MAX {
         extent.bytes.len()
     } else {
@@ -272,6 +274,6 @@ fn write(extent: &Extent) -> io::Result<()> {
         return extent.to.file.write_all_at(rest, at);
     }
     let mut rest = rest.to_vec();
-    rest.resize(copied + BLOCK_BYTES - in_last_block, 0);
+    rest.resize(copied + block - in_last_block, 0);
     extent.to.file.write_all_at(&rest, at)
 }

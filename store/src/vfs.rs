@@ -13,6 +13,10 @@ use bytes::Bytes;
 
 pub use real::RealVfs;
 
+/// What a file system reads and writes at once, in bytes: files are made of whole blocks, and where a
+/// read fails it is tried again block by block.
+pub(crate) const BLOCK_BYTES: u64 = 4096;
+
 /// A file system as the store needs it.
 ///
 /// What an operation changed is durable only after [`VfsFile::sync`] (contents) or

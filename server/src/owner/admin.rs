@@ -10,10 +10,11 @@ use tidegate_broker::{Plan, PluginFacts, Principal, Refusal, Role, SourceRef};
 use tidegate_model::{Name, QueueId, ShardId, TopicRef, code};
 use tidegate_runtime::PluginDigest;
 use tidegate_session::{DeliverySink, SubscriptionId};
-use tidegate_store::Kind;
+use tidegate_store::{Batch, Kind};
 
 use super::consume::SettleAnswer;
-use super::durable::{Pending, control_batch};
+use super::durable::Pending;
+use super::publish::TERM;
 use super::{Bounds, Owner};
 use crate::input::{Admitted, Answer};
 use crate::worker::{FindJob, Job, ReadJob, Wanted};
@@ -215,10 +216,13 @@ impl Owner {
     pub(super) fn append_catalog(&mut self, command: CatalogCommand, then: Then) {
         let at = self.clock.now();
         let section = command.encode();
-        match self
-            .appender
-            .append(&[control_batch(Kind::Catalog, ShardId(0), at, &section)])
-        {
+        match self.appender.append(&[Batch::control(
+            Kind::Catalog,
+            ShardId(0),
+            TERM,
+            at,
+            &section,
+        )]) {
             Ok(appended) => {
                 let end = appended[0].end;
                 let pending = Pending::Catalog {

@@ -6,8 +6,7 @@ use tidegate_broker::catalog::CatalogCommand;
 use tidegate_broker::id::RequestToken;
 use tidegate_broker::journal::JournalEntry;
 use tidegate_broker::{Appended, Refusal};
-use tidegate_model::checksum::crc32c;
-use tidegate_model::{ProducerEpoch, ProducerId, QueueId, Sequence, ShardId, Timestamp, code};
+use tidegate_model::{ShardId, Timestamp, code};
 use tidegate_store::{AppendError, Batch, Kind, TrimRow};
 
 use super::Owner;
@@ -204,36 +203,8 @@ impl Owner {
         let sections = tidegate_broker::journal::encode(entries.iter().map(|(entry, _)| entry));
         let batches: Vec<Batch<'_>> = sections
             .iter()
-            .map(|section| control_batch(Kind::Group, shard, now, section))
+            .map(|section| Batch::control(Kind::Group, shard, TERM, now, section))
             .collect();
         self.appender.append(&batches).map(drop)
-    }
-}
-
-/// A batch without a queue.
-pub(super) fn control_batch(
-    kind: Kind,
-    shard: ShardId,
-    now: Timestamp,
-    section: &[u8],
-) -> Batch<'_> {
-    Batch {
-        shard,
-        term: TERM,
-        queue: QueueId(0),
-        kind,
-        codec: 0,
-        key_id: 0,
-        flags: tidegate_store::batch::flags::SERVER_MADE,
-        producer: ProducerId(0),
-        producer_epoch: ProducerEpoch(0),
-        sequence: Sequence(0),
-        append_time: now,
-        base_create_time: now,
-        tag_bits: 0,
-        count: 0,
-        span: 0,
-        section,
-        section_crc: crc32c(section),
     }
 }

@@ -5,18 +5,16 @@ use std::sync::Arc;
 use tidegate_broker::effects::{DeadLetter, DeadLetterReason, Effects, Member};
 use tidegate_broker::publish::Appended;
 use tidegate_broker::{DeadLetterTarget, reply::Reply};
-use tidegate_model::checksum::crc32c;
 use tidegate_model::{
     Codec, Message, ProducerEpoch, ProducerId, QueueId, Section, SectionBuilder, Sequence,
     Timestamp, Value,
 };
 use tidegate_session::SubscriptionId;
-use tidegate_store::batch::flags;
 use tidegate_store::{AppendError, Batch, Kind};
 
 use super::Owner;
 use super::admin::Then;
-use super::durable::{Pending, control_batch};
+use super::durable::Pending;
 use super::publish::TERM;
 use crate::worker::{Grant, Job, Target};
 
@@ -124,29 +122,19 @@ impl Owner {
         let mut unit: Vec<Batch<'_>> = Vec::with_capacity(2);
         if let Some((section, count, tag_bits, created)) = &copies {
             unit.push(Batch {
-                shard: letter.shard,
-                term: TERM,
                 queue,
-                kind: Kind::Data,
                 codec: Codec::None as u8,
-                key_id: 0,
-                flags: flags::SERVER_MADE,
-                producer: ProducerId(0),
-                producer_epoch: ProducerEpoch(0),
-                sequence: Sequence(0),
-                append_time: now,
                 base_create_time: *created,
                 tag_bits: *tag_bits,
                 count: *count,
                 span: *count,
-                section,
-                section_crc: crc32c(section),
+                ..Batch::control(Kind::Data, letter.shard, TERM, now, section)
             });
         }
         unit.extend(
             entry
                 .iter()
-                .map(|e| control_batch(Kind::Group, letter.shard, now, e)),
+                .map(|e| Batch::control(Kind::Group, letter.shard, TERM, now, e)),
         );
         let appended = match self.appender.append(&unit) {
             Ok(appended) => appended.to_vec(),

@@ -1,10 +1,9 @@
 //! Raising the start of queues.
 
-use tidegate_model::checksum::crc32c;
-use tidegate_model::{ProducerEpoch, ProducerId, QueueId, Sequence, ShardId, Timestamp};
+use tidegate_model::{ShardId, Timestamp};
 
 use super::Appender;
-use crate::batch::{Appended, Batch, Kind, flags};
+use crate::batch::{Appended, Batch, Kind};
 use crate::error::AppendError;
 use crate::trim::{self, QUEUE_REMOVED, TrimError, TrimRow};
 
@@ -27,25 +26,7 @@ impl Appender {
     ) -> Result<Appended, AppendError> {
         let section = trim::encode(rows)?;
         let term = self.tails.get(shard.0 as usize).map(|tail| tail.0);
-        let batch = Batch {
-            shard,
-            term: term.unwrap_or_default(),
-            queue: QueueId(0),
-            kind: Kind::Trim,
-            codec: 0,
-            key_id: 0,
-            flags: flags::SERVER_MADE,
-            producer: ProducerId(0),
-            producer_epoch: ProducerEpoch(0),
-            sequence: Sequence(0),
-            append_time: now,
-            base_create_time: now,
-            tag_bits: 0,
-            count: 0,
-            span: 0,
-            section: &section,
-            section_crc: crc32c(&section),
-        };
+        let batch = Batch::control(Kind::Trim, shard, term.unwrap_or_default(), now, &section);
         Ok(self.append(&[batch])?[0])
     }
 

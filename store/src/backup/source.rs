@@ -15,12 +15,10 @@ use crate::position::LogPosition;
 use crate::reader::{Reader, Shared};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment};
 use crate::snapshot::Manifest;
-use crate::vfs::VfsFile;
+use crate::vfs::{BLOCK_BYTES, VfsFile};
 
 /// The log may grow a segment, or have one replaced, while it is pinned.
 const TRIES_MAX: u32 = 8;
-/// Where a read fails, it is tried again in blocks of this many bytes.
-const BLOCK_BYTES: u64 = 4096;
 
 /// Why nothing can be pinned, or a piece not be read.
 #[derive(Debug, thiserror::Error)]

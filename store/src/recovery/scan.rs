@@ -12,12 +12,10 @@ use crate::error::ReadError;
 use crate::header::{ALIGN, BatchHeader, HEADER_BYTES, HeaderError, MAGIC};
 use crate::index::{Entry, MemoryIndex, NO_SEGMENT};
 use crate::segment::Segment;
-use crate::vfs::VfsFile;
+use crate::vfs::{BLOCK_BYTES, VfsFile};
 
 /// Bytes read ahead at once.
 const WINDOW_BYTES: u64 = 1 << 20;
-/// Where a read fails, it is tried again in blocks of this many bytes.
-const BLOCK_BYTES: u64 = 4096;
 
 pub(crate) struct Scanner {
     segment: Arc<Segment>,

@@ -16,11 +16,9 @@ use crate::folder::{Folder, SEGMENT, TEMPORARY};
 use crate::position::LogPosition;
 use crate::space::Reserve;
 use crate::sync::{lock, wait};
-use crate::vfs::{Vfs, VfsFile};
+use crate::vfs::{BLOCK_BYTES, Vfs, VfsFile};
 
 const ZERO_PIECE_BYTES: usize = 1 << 20;
-/// Segments have whole blocks.
-const BLOCK_BYTES: u64 = 4096;
 
 /// Makes the segment at `base`: on return it is whole, zero and durable under its name.
 ///

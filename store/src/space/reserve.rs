@@ -9,14 +9,12 @@ use std::sync::{Arc, Mutex};
 use crate::config::SEGMENT_BYTES_MIN;
 use crate::folder::{Folder, RESERVE};
 use crate::sync::lock;
-use crate::vfs::Vfs;
+use crate::vfs::{BLOCK_BYTES, Vfs};
 
 /// The reserve has the size of so many segments of the current size …
 const SEGMENTS: u64 = 2;
 /// … but takes no more than this part of the space that is free when it is first made.
 const FREE_SHARE: u64 = 8;
-/// Blocks that a size is rounded down to.
-const BLOCK_BYTES: u64 = 4096;
 
 /// A file without content that can be given up at any time.
 pub(crate) struct Reserve {

@@ -19,14 +19,12 @@ use crate::position::LogPosition;
 use crate::recovery::Scanner;
 use crate::segment::{CLASS_REWRITTEN, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, is_full};
 use crate::sync::{read, write};
-use crate::vfs::VfsFile;
+use crate::vfs::{BLOCK_BYTES, VfsFile};
 
 /// Bytes that are written at once.
 const PIECE_BYTES: usize = 1 << 20;
 /// Bytes that are synced at once: the log's own syncs wait for them.
 const SYNC_BYTES: u64 = 8 << 20;
-/// Sizes of segment files are multiples of this.
-const BLOCK_BYTES: u64 = 4096;
 
 /// Why a segment was not rewritten. It is as it was.
 #[derive(Debug, thiserror::Error)]
