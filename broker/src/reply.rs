@@ -137,6 +137,8 @@ pub struct QueueInfo {
     pub next: Offset,
     /// Stored bytes of the batches between: headers, sections and padding.
     pub bytes: u64,
+    /// When its first message was stored; `None` if it has none, or if that was not looked up.
+    pub oldest: Option<Timestamp>,
 }
 
 /// A consumer group as it is.

@@ -230,8 +230,11 @@ fn show(app: &mut App, info: &TopicInfo) -> Result<()> {
         .iter()
         .enumerate()
         .map(|(index, queue)| {
+            let oldest = queue.oldest.map_or_else(String::new, |oldest| {
+                format!(", oldest of {}", units::show_instant(oldest))
+            });
             format!(
-                "{index}: offsets {} to {}, {} messages, {}, shard {}",
+                "{index}: offsets {} to {}, {} messages, {}{oldest}, shard {}",
                 queue.start,
                 queue.next,
                 held(queue),
@@ -248,8 +251,11 @@ fn show(app: &mut App, info: &TopicInfo) -> Result<()> {
         ("size", units::bytes(size(info))),
         ("queues", queues.join("\n")),
     ];
-    app.out
-        .one(info.topic.topic.as_str(), &fields, &value(info))
+    let mut value = value(info);
+    for (index, queue) in info.queues.iter().enumerate() {
+        value["queues"][index]["oldest"] = json!(queue.oldest.map(units::show_instant));
+    }
+    app.out.one(info.topic.topic.as_str(), &fields, &value)
 }
 
 fn value(info: &TopicInfo) -> Value {

@@ -98,6 +98,8 @@ pub struct QueueInfo {
     pub next: Offset,
     /// Stored bytes of the batches between.
     pub bytes: u64,
+    /// When its first message was stored: told by [`crate::Client::topic`] alone, `None` if it has none.
+    pub oldest: Option<Timestamp>,
 }
 
 /// Makes a consumer group.

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use tidegate_broker::authorize::required;
-use tidegate_broker::reply::{Published, ServerInfo};
+use tidegate_broker::reply::{Published, ServerInfo, TopicInfo};
 use tidegate_broker::request::{Publish, Settle, Subscribe};
 use tidegate_broker::{PluginFacts, Principal, Refusal, Reply, Request, authorize};
-use tidegate_model::code;
+use tidegate_model::{QueueId, Timestamp, code};
 use tidegate_session::{
     BoxFuture, Credentials, DeliverySink, Login, PublishSink, Service, SettleSink, SubscriptionId,
     Ticket,
@@ -244,6 +244,7 @@ impl Node {
             let now = Clock::default().now();
             return self.backups.call(&request, now).await;
         }
+        let is_description = matches!(request, Request::DescribeTopic(_));
         let admitted = self.inputs.admit(0)?;
         let facts = self.prepare_plugin(&request).await?;
         let (answer, answered) = oneshot::channel();
@@ -253,8 +254,37 @@ impl Node {
             answer,
             admitted,
         });
-        answered.await.map_err(|_| stopped())?
+        match answered.await.map_err(|_| stopped())? {
+            Ok(Reply::Topic(info)) if is_description => self.with_oldest(info).await,
+            answer => answer,
+        }
     }
+
+    /// Adds when the first message of each queue was stored: the owner doesn't wait for the disk.
+    async fn with_oldest(&self, mut info: TopicInfo) -> Result<Reply, Refusal> {
+        let reader = self.reader.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            for queue in &mut info.queues {
+                queue.oldest = oldest(&reader, queue.queue);
+            }
+            info
+        });
+        looked
+            .await
+            .map(Reply::Topic)
+            .map_err(|error| Refusal::new(code::INTERNAL, error.to_string()))
+    }
+}
+
+/// When the first message that a queue holds was stored, by its index.
+fn oldest(reader: &Reader, queue: QueueId) -> Option<Timestamp> {
+    let start = reader.bounds(queue).start;
+    let mut entries = Vec::with_capacity(1);
+    reader
+        .entries(queue, start, 1, &mut entries)
+        .inspect_err(|error| tracing::warn!(%queue, %error, "its oldest message can't be found"))
+        .ok()?;
+    entries.first().map(|entry| entry.append_time)
 }
 
 /// A publish through [`Service::call`]: its sink is the answer.

@@ -127,6 +127,7 @@ impl Core {
                     start,
                     next,
                     bytes: bounds.bytes(queue),
+                    oldest: None,
                 }
             })
             .collect()

@@ -157,6 +157,7 @@ fn queue_info(queue: &proto::Queue) -> QueueInfo {
         start: Offset(queue.start),
         next: Offset(queue.next),
         bytes: queue.bytes,
+        oldest: queue.oldest_ms.map(Timestamp),
     }
 }
 

@@ -66,7 +66,13 @@ fn messages_go_by_time_and_a_group_goes_on_behind_them() {
         info(&sandbox, "short")["settings"]["retain_ms"],
         Value::Null
     );
-    publish(&sandbox, "short", "after\n");
+    let oldest = |sandbox: &Sandbox| info(sandbox, "short")["queues"][0]["oldest"].clone();
+    assert_eq!(oldest(&sandbox), Value::Null);
+    publish(&sandbox, "short", "after\nlater\n");
+    let stored = sandbox.tidegate.ok(["consume", "short", "--count", "1"]);
+    let stored: Value = serde_json::from_str(&stored).unwrap();
+    assert!(stored["append_time"].is_string(), "{stored}");
+    assert_eq!(oldest(&sandbox), stored["append_time"]);
     assert_eq!(sandbox.tidegate.ok(consume), "after\n");
     // A restart knows the same.
     sandbox.kill();
@@ -74,8 +80,9 @@ fn messages_go_by_time_and_a_group_goes_on_behind_them() {
     assert_eq!(start(&sandbox, "short"), 3);
     assert_eq!(
         sandbox.tidegate.ok(["consume", "short", "--format", "raw"]),
-        "after\n"
+        "after\nlater\n"
     );
+    assert_eq!(oldest(&sandbox), stored["append_time"]);
 }
 
 #[test]

@@ -91,6 +91,7 @@ pub(crate) fn queue(info: &QueueInfo) -> proto::Queue {
         start: info.start.0,
         next: info.next.0,
         bytes: info.bytes,
+        oldest_ms: info.oldest.map(|oldest| oldest.0),
     }
 }
 

@@ -242,6 +242,7 @@ impl Mock {
                             start: Offset(0),
                             next: Offset(0),
                             bytes: 0,
+                            oldest: None,
                         }
                     })
                     .collect::<Vec<_>>();

@@ -296,6 +296,10 @@ pub struct Queue {
     /// Stored bytes of the batches between.
     #[prost(uint64, tag = "5")]
     pub bytes: u64,
+    /// When its first message was stored, in ms since the Unix epoch; absent if it has none, and in all
+    /// answers but that to a description of the topic.
+    #[prost(int64, optional, tag = "6")]
+    pub oldest_ms: Option<i64>,
 }
 
 /// One batch was refused.

@@ -307,6 +307,7 @@ fn rare_frames_of_produce_and_consume_streams() {
                 start: 6,
                 next: 7,
                 bytes: 0,
+                oldest_ms: None,
             };
             2
         ],
@@ -527,6 +528,7 @@ fn replies() {
         start: 6,
         next: 7,
         bytes: 0,
+        oldest_ms: None,
     };
     let topic_info = proto::Topic {
         topic: Some(topic()),
@@ -586,6 +588,16 @@ fn replies() {
         ("done", Kind::Done(proto::Empty {})),
         ("topic", Kind::Topic(topic_info.clone())),
         ("topic-settings", Kind::Topic(topic_settings)),
+        (
+            "topic-oldest",
+            Kind::Topic(proto::Topic {
+                queues: vec![proto::Queue {
+                    oldest_ms: Some(1_373_760_000_000),
+                    ..queue
+                }],
+                ..topic_info.clone()
+            }),
+        ),
         (
             "topics",
             Kind::Topics(proto::Topics {
