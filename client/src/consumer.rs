@@ -144,18 +144,15 @@ impl Consumer {
     /// `LEASE_INVALID` for a handle of a message that was read without a group.
     /// What ended the subscription.
     pub async fn ack(&self, handle: &Handle) -> Result<(), Error> {
-        self.member.say(handle, Outcome::Ack).await
+        self.ack_many(std::slice::from_ref(handle)).await
     }
 
     /// Says that messages are done; see [`Self::ack`].
     ///
     /// # Errors
-    /// As [`Self::ack`].
+    /// As [`Self::ack`]; of a handle without a group before anything is said.
     pub async fn ack_many(&self, handles: &[Handle]) -> Result<(), Error> {
-        for handle in handles {
-            self.ack(handle).await?;
-        }
-        Ok(())
+        self.member.say(handles, Outcome::Ack).await
     }
 
     /// Says that a message failed: it comes again after `delay`, or after the group's backoff.
@@ -164,7 +161,9 @@ impl Consumer {
     /// As [`Self::ack`].
     pub async fn nack(&self, handle: &Handle, delay: Option<Duration>) -> Result<(), Error> {
         let delay_ms = delay.map(convert::millis);
-        self.member.say(handle, Outcome::Nack { delay_ms }).await
+        self.member
+            .say(std::slice::from_ref(handle), Outcome::Nack { delay_ms })
+            .await
     }
 
     /// Keeps a message leased for `invisible` from now.
@@ -174,7 +173,10 @@ impl Consumer {
     pub async fn extend(&self, handle: &Handle, invisible: Duration) -> Result<(), Error> {
         let invisible_ms = convert::millis(invisible);
         self.member
-            .say(handle, Outcome::Extend { invisible_ms })
+            .say(
+                std::slice::from_ref(handle),
+                Outcome::Extend { invisible_ms },
+            )
             .await
     }
 

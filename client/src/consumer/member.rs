@@ -174,16 +174,29 @@ impl Member {
         }
     }
 
-    pub(super) async fn say(&self, handle: &Handle, outcome: Outcome) -> Result<(), Error> {
-        let receipt = receipt(handle)?;
+    /// Says the same of all these; of none if one can't be settled.
+    pub(super) async fn say(&self, handles: &[Handle], outcome: Outcome) -> Result<(), Error> {
+        for handle in handles {
+            receipt(handle)?;
+        }
+        let mut left = handles;
         self.until(|state| {
             if let Some(error) = &state.ended {
                 return Some(Err(error.clone()));
             }
-            if state.settling.is_full() {
-                return None;
+            while let Some(first) = left.first() {
+                if state.settling.is_full() {
+                    self.work.notify_one();
+                    return None;
+                }
+                let count = neighbours(left);
+                let end = first.delta + u16::try_from(count).expect("a run has under 2^16 records");
+                match receipt(first) {
+                    Ok(receipt) => state.settling.say(receipt, (first.delta, end), outcome),
+                    Err(error) => return Some(Err(error)),
+                }
+                left = &left[count..];
             }
-            state.settling.say(receipt, handle.delta, outcome);
             Some(Ok(()))
         })
         .await?;
@@ -340,6 +353,19 @@ impl Member {
             }
         }
     }
+}
+
+/// How many of the first handles are of records that follow each other in one run; at least one of
+/// any.
+fn neighbours(handles: &[Handle]) -> usize {
+    let follows = |pair: &&[Handle]| {
+        let same = match (&pair[0].run, &pair[1].run) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        };
+        same && pair[0].delta.checked_add(1) == Some(pair[1].delta)
+    };
+    1 + handles.windows(2).take_while(follows).count()
 }
 
 impl State {

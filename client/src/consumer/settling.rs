@@ -61,9 +61,9 @@ impl Settling {
         std::mem::take(&mut self.report)
     }
 
-    pub(super) fn say(&mut self, receipt: Receipt, delta: u16, outcome: Outcome) {
-        self.said += 1;
-        let range = (delta, delta + 1);
+    /// Says it of the records of a run from `range.0` to `range.1`, exclusive.
+    pub(super) fn say(&mut self, receipt: Receipt, range: (u16, u16), outcome: Outcome) {
+        self.said += u64::from(range.1 - range.0);
         if outcome == Outcome::Ack {
             if let Some(run) = self.gathering(&receipt)
                 && add(&mut run.records, range)
@@ -258,10 +258,10 @@ mod tests {
     fn acks_of_a_run_share_an_entry_whatever_their_order() {
         let mut settling = Settling::default();
         for delta in [3, 1, 2, 7, 0, 9, 8] {
-            settling.say(lease(1), delta, Outcome::Ack);
-            settling.say(lease(2), delta, Outcome::Ack);
+            settling.say(lease(1), (delta, delta + 1), Outcome::Ack);
+            settling.say(lease(2), (delta, delta + 1), Outcome::Ack);
         }
-        settling.say(lease(1), 20, Outcome::Nack { delay_ms: None });
+        settling.say(lease(1), (20, 21), Outcome::Nack { delay_ms: None });
         let frame = settling.next_frame();
         assert_eq!(frame.len(), 3);
         assert_eq!(frame[0].records, [(0, 4), (7, 10)]);
@@ -273,13 +273,13 @@ mod tests {
     #[test]
     fn what_is_put_back_goes_first_and_counts_once() {
         let mut settling = Settling::default();
-        settling.say(lease(1), 0, Outcome::Ack);
+        settling.say(lease(1), (0, 1), Outcome::Ack);
         let frame = settling.next_frame();
         settling.sent(1, frame);
-        settling.say(lease(2), 0, Outcome::Ack);
+        settling.say(lease(2), (0, 1), Outcome::Ack);
         assert!(!settling.can_send());
         settling.disconnected();
-        settling.say(lease(2), 1, Outcome::Ack);
+        settling.say(lease(2), (1, 2), Outcome::Ack);
         let frame = settling.next_frame();
         let leases: Vec<u64> = frame.iter().map(|run| run.receipt.lease.0).collect();
         assert_eq!(leases, [1, 2]);
@@ -298,7 +298,7 @@ mod tests {
     fn a_frame_stays_below_its_limit() {
         let mut settling = Settling::default();
         for number in 0..3000 {
-            settling.say(lease(number), 0, Outcome::Ack);
+            settling.say(lease(number), (0, 1), Outcome::Ack);
         }
         let frame = settling.next_frame();
         assert!(frame.len() > 500);

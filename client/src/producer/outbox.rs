@@ -116,20 +116,26 @@ impl Outbox {
     }
 
     pub(super) async fn send(&self, message: &Message) -> Result<PendingSend, Error> {
-        let pending = self.until(|state| self.push(state, message)).await?;
-        self.work.notify_one();
+        let (pending, is_edge) = self.until(|state| self.push(state, message)).await?;
+        if is_edge {
+            self.work.notify_one();
+        }
         Ok(pending)
     }
 
-    /// `None` while there is no room.
-    fn push(&self, state: &mut State, message: &Message) -> Option<Result<PendingSend, Error>> {
+    /// The message's outcome, and whether the task has something to do; `None` while there is no room.
+    fn push(
+        &self,
+        state: &mut State,
+        message: &Message,
+    ) -> Option<Result<(PendingSend, bool), Error>> {
         if let Some(error) = &state.ended {
             return Some(Err(error.clone()));
         }
         if state.in_flight >= self.max_in_flight {
             return None;
         }
-        match state.producer.push(self.origin.elapsed(), message) {
+        match state.producer.push(|| self.origin.elapsed(), message) {
             Ok(placed) => {
                 state.in_flight += 1;
                 let cell = state
@@ -137,11 +143,8 @@ impl Outbox {
                     .entry(placed.batch)
                     .or_insert_with(|| Arc::new(BatchCell::new()));
                 let cell = Arc::clone(cell);
-                Some(Ok(PendingSend::new(
-                    cell,
-                    placed.record,
-                    placed.queue_index,
-                )))
+                let pending = PendingSend::new(cell, placed.record, placed.queue_index);
+                Some(Ok((pending, placed.is_edge)))
             }
             Err(PushError::Full { .. } | PushError::NotOpen) => None,
             Err(PushError::Section(error)) => Some(Err(error.into())),

@@ -76,6 +76,9 @@ pub struct Placed {
     pub record: u16,
     /// Index of its queue in the topic.
     pub queue_index: u32,
+    /// It is the first or the last of its batch: [`Producer::poll_batch`] may have something now, or
+    /// [`Producer::poll_timeout`] is another.
+    pub is_edge: bool,
 }
 
 /// Why a message was not taken.
@@ -245,11 +248,15 @@ impl Producer {
     }
 
     /// Adds a message to its queue's batch: by message group, else first key, else wherever the
-    /// current batch is.
+    /// current batch is. The time is asked for when a batch begins.
     ///
     /// # Errors
     /// [`PushError`]; nothing was taken.
-    pub fn push(&mut self, now: Duration, message: &Message) -> Result<Placed, PushError> {
+    pub fn push(
+        &mut self,
+        now: impl Fn() -> Duration,
+        message: &Message,
+    ) -> Result<Placed, PushError> {
         let identity = self.identity.ok_or(PushError::NotOpen)?;
         if self.buffered >= self.config.buffer_bytes_max {
             return Err(PushError::Full {
@@ -262,7 +269,7 @@ impl Producer {
             Some(key) => queue_for_key(key, queues) as usize,
             None => self.sticky,
         };
-        if let Err(error) = self.add(now, lane, identity, message) {
+        if let Err(error) = self.add(&now, lane, identity, message) {
             let full = matches!(
                 error,
                 SectionError::Count { .. }
@@ -273,21 +280,21 @@ impl Producer {
                 return Err(error.into());
             }
             self.seal(lane);
-            self.add(now, lane, identity, message)?;
+            self.add(&now, lane, identity, message)?;
         }
         let open = self.lanes[lane].open.as_ref().expect("just added to");
-        let placed = Placed {
-            batch: open.number,
-            record: u16::try_from(open.builder.count() - 1)
-                .expect("BATCH_RECORDS_MAX is below 2^16"),
-            queue_index: u32::try_from(lane).expect("below the number of queues"),
-        };
-        if open.builder.len() >= self.config.batch_bytes
-            || open.builder.count() >= self.config.batch_records
-        {
+        let (number, count) = (open.number, open.builder.count());
+        let is_full = open.builder.len() >= self.config.batch_bytes
+            || open.builder.count() >= self.config.batch_records;
+        if is_full {
             self.seal(lane);
         }
-        Ok(placed)
+        Ok(Placed {
+            batch: number,
+            record: u16::try_from(count - 1).expect("BATCH_RECORDS_MAX is below 2^16"),
+            queue_index: u32::try_from(lane).expect("below the number of queues"),
+            is_edge: is_full || count == 1,
+        })
     }
 
     /// Closes all open batches, so that they are sent without waiting for more.
@@ -446,7 +453,7 @@ impl Producer {
 
     fn add(
         &mut self,
-        now: Duration,
+        now: impl Fn() -> Duration,
         lane: usize,
         identity: Identity,
         message: &Message,
@@ -466,7 +473,7 @@ impl Producer {
         let number = BatchNumber(self.next_batch);
         self.next_batch += 1;
         self.lingering
-            .push_back((now + self.config.linger, lane, number));
+            .push_back((now() + self.config.linger, lane, number));
         self.lanes[lane].open = Some(Open {
             number,
             layout_version: identity.layout_version,

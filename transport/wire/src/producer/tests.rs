@@ -67,11 +67,11 @@ impl Broker {
 #[test]
 fn a_lone_message_goes_at_once_and_the_next_ones_share_a_batch() {
     let mut producer = producer(4);
-    producer.push(MS, &Message::new("a")).unwrap();
+    producer.push(|| MS, &Message::new("a")).unwrap();
     let first = drain(&mut producer, MS);
     assert_eq!(first.len(), 1);
     for _ in 0..10 {
-        producer.push(MS, &Message::new("b")).unwrap();
+        producer.push(|| MS, &Message::new("b")).unwrap();
     }
     assert!(drain(&mut producer, MS).is_empty());
     assert_eq!(producer.poll_timeout(), Some(6 * MS));
@@ -88,9 +88,9 @@ fn a_lone_message_goes_at_once_and_the_next_ones_share_a_batch() {
 #[test]
 fn linger_ends_a_batch_while_another_is_in_flight() {
     let mut producer = producer(1);
-    producer.push(MS, &Message::new("a")).unwrap();
+    producer.push(|| MS, &Message::new("a")).unwrap();
     assert_eq!(drain(&mut producer, MS).len(), 1);
-    producer.push(MS, &Message::new("b")).unwrap();
+    producer.push(|| MS, &Message::new("b")).unwrap();
     assert!(drain(&mut producer, 5 * MS).is_empty());
     let late = drain(&mut producer, 6 * MS);
     assert_eq!(late[0].sequence, tidegate_model::Sequence(1));
@@ -103,7 +103,7 @@ fn batches_close_at_their_size_and_keys_keep_their_queue() {
     for i in 0..2000u32 {
         let key = format!("UA{}", i % 50);
         let message = Message::new(vec![i as u8; 100]).key(key.clone());
-        let placed = producer.push(MS, &message).unwrap();
+        let placed = producer.push(|| MS, &message).unwrap();
         assert_eq!(placed.queue_index, queue_for_key(key.as_bytes(), 8));
     }
     producer.flush();
@@ -119,14 +119,14 @@ fn batches_close_at_their_size_and_keys_keep_their_queue() {
 fn a_lost_connection_repeats_queue_and_sequence_in_order() {
     let mut producer = producer(2);
     for _ in 0..6 {
-        producer.push(MS, &Message::new("m").key("k")).unwrap();
+        producer.push(|| MS, &Message::new("m").key("k")).unwrap();
         producer.flush();
     }
     let first = drain(&mut producer, MS);
     producer.published(&stored(&first[0]));
     producer.disconnected();
     assert!(drain(&mut producer, MS).is_empty());
-    producer.push(MS, &Message::new("m").key("k")).unwrap();
+    producer.push(|| MS, &Message::new("m").key("k")).unwrap();
     producer.opened(&opened(7, 2)).unwrap();
     producer.flush();
     let again = drain(&mut producer, MS);
@@ -145,7 +145,7 @@ fn a_lost_connection_repeats_queue_and_sequence_in_order() {
 fn an_overloaded_broker_gets_the_batches_again_in_order() {
     let mut producer = producer(1);
     for _ in 0..4 {
-        producer.push(MS, &Message::new("m")).unwrap();
+        producer.push(|| MS, &Message::new("m")).unwrap();
         producer.flush();
     }
     let first = drain(&mut producer, MS);
@@ -177,7 +177,7 @@ fn an_overloaded_broker_gets_the_batches_again_in_order() {
 fn a_batch_that_is_refused_for_good_leaves_no_gap() {
     let mut producer = producer(1);
     for _ in 0..3 {
-        producer.push(MS, &Message::new("m")).unwrap();
+        producer.push(|| MS, &Message::new("m")).unwrap();
         producer.flush();
     }
     let first = drain(&mut producer, MS);
@@ -197,14 +197,14 @@ fn a_batch_that_is_refused_for_good_leaves_no_gap() {
         .filter(|event| matches!(event, ProducerEvent::Failed { .. }))
         .count();
     assert_eq!(failed, 1);
-    producer.push(MS, &Message::new("m")).unwrap();
+    producer.push(|| MS, &Message::new("m")).unwrap();
     assert_eq!(drain(&mut producer, MS)[0].sequence.0, 2);
 }
 
 #[test]
 fn retries_end_and_say_why() {
     let mut producer = producer(1);
-    producer.push(MS, &Message::new("m")).unwrap();
+    producer.push(|| MS, &Message::new("m")).unwrap();
     let busy = Refusal::new(code::DISK_FULL, "full");
     let mut now = MS;
     let refusal = loop {
@@ -225,10 +225,10 @@ fn retries_end_and_say_why() {
 #[test]
 fn a_forgotten_producer_begins_anew_and_undecided_batches_fail() {
     let mut producer = producer(1);
-    producer.push(MS, &Message::new("a")).unwrap();
+    producer.push(|| MS, &Message::new("a")).unwrap();
     let first = drain(&mut producer, MS);
     producer.published(&stored(&first[0]));
-    producer.push(MS, &Message::new("b")).unwrap();
+    producer.push(|| MS, &Message::new("b")).unwrap();
     let second = drain(&mut producer, MS);
     let gap = Refusal::new(code::SEQUENCE_GAP, "the next is 0");
     producer.refused(MS, second[0].ticket, &gap);
@@ -254,18 +254,18 @@ fn what_waits_is_bounded_and_bad_messages_spoil_nothing() {
         ..ProducerConfig::default()
     });
     assert_eq!(
-        producer.push(MS, &Message::new("a")),
+        producer.push(|| MS, &Message::new("a")),
         Err(PushError::NotOpen)
     );
     producer.opened(&opened(1, 1)).unwrap();
     let huge = Message::new(vec![0; 5 << 20]);
     assert!(matches!(
-        producer.push(MS, &huge),
+        producer.push(|| MS, &huge),
         Err(PushError::Section(SectionError::BodyTooLarge { .. }))
     ));
     assert!(producer.is_empty());
     let mut taken = 0;
-    while producer.push(MS, &Message::new(vec![1; 1000])).is_ok() {
+    while producer.push(|| MS, &Message::new(vec![1; 1000])).is_ok() {
         taken += 1;
     }
     assert!((8..=10).contains(&taken), "{taken}");
@@ -285,8 +285,12 @@ fn large_messages_do_not_share_a_section_that_would_be_too_large() {
         ..ProducerConfig::default()
     });
     producer.opened(&opened(1, 1)).unwrap();
-    let a = producer.push(MS, &Message::new(vec![0; 3 << 20])).unwrap();
-    let b = producer.push(MS, &Message::new(vec![0; 3 << 20])).unwrap();
+    let a = producer
+        .push(|| MS, &Message::new(vec![0; 3 << 20]))
+        .unwrap();
+    let b = producer
+        .push(|| MS, &Message::new(vec![0; 3 << 20]))
+        .unwrap();
     assert_ne!(a.batch, b.batch);
     producer.flush();
     assert_eq!(drain(&mut producer, MS).len(), 2);

@@ -397,7 +397,7 @@ fn publish_over_bad_connections(seed: u64, messages: usize, cut_every: Option<Du
                 if !next.is_multiple_of(3) {
                     message = message.key(format!("k{}", next % 7));
                 }
-                let placed = producer.push(now, &message).unwrap();
+                let placed = producer.push(|| now, &message).unwrap();
                 sent.entry(placed.queue_index).or_default().push(tag);
                 next += 1;
             }
