@@ -133,7 +133,7 @@ impl ClientSession {
     /// Bytes came on a stream, in order.
     pub fn handle_data(&mut self, now: Duration, stream: StreamId, chunk: Bytes) {
         self.link.set_now(now);
-        self.liveness.heard(self.link.now());
+        self.liveness.heard(self.link.now(), stream);
         if self.link.push(stream, chunk) {
             self.pump(stream);
         }

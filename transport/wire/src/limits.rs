@@ -24,8 +24,11 @@ pub const FIRST_FRAME_TIME_MAX: Duration = Duration::from_secs(5);
 pub const PROGRESS_TIME_MAX: Duration = Duration::from_secs(10);
 /// …by at least this many bytes.
 pub const PROGRESS_BYTES_MIN: u64 = 10 * 1024;
-/// A client that expects something and has heard nothing for this long asks for a sign of life…
-pub const QUIET_TIME_MAX: Duration = Duration::from_secs(1);
+/// A client that expects something and has heard nothing for this long asks for a sign of life; if the
+/// answer is all that it hears, for twice as long the next time…
+pub const QUIET_TIME_MIN: Duration = Duration::from_secs(1);
+/// …but no longer than this…
+pub const QUIET_TIME_MAX: Duration = Duration::from_secs(10);
 /// …and takes the server for gone when none came for so long after that.
 pub const PING_ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 

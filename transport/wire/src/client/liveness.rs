@@ -10,9 +10,10 @@ use tidegate_model::code;
 use super::{ClientSession, Role};
 use crate::event::ClientEvent;
 use crate::frame::FrameType;
-use crate::limits::{PING_ANSWER_TIME_MAX, QUIET_TIME_MAX};
+use crate::limits::{PING_ANSWER_TIME_MAX, QUIET_TIME_MAX, QUIET_TIME_MIN};
 use crate::proto;
 use crate::refusal::Refusal;
+use crate::stream::{CONTROL, StreamId};
 
 /// A deadline that is looked at so much later than it was due says that this program didn't run
 /// meanwhile: what has come since may not have been taken in yet.
@@ -26,10 +27,10 @@ pub(super) enum Liveness {
     Unwatched,
     /// Something was asked since; calls that ask carry no time, so the clock starts with the next timeout.
     Starting,
-    /// Something came then.
-    Quiet { since: Duration },
-    /// Nothing came for too long, and a ping was sent then.
-    Asked { at: Duration },
+    /// Something came then; it may be quiet for `patience`.
+    Quiet { since: Duration, patience: Duration },
+    /// Nothing came for that long, and a ping was sent then.
+    Asked { at: Duration, patience: Duration },
 }
 
 /// What a look at the clock leads to.
@@ -43,22 +44,45 @@ enum Step {
 impl Liveness {
     /// Something is expected from now on.
     pub(super) fn watch(&mut self) {
-        if *self == Self::Unwatched {
-            *self = Self::Starting;
+        match self {
+            Self::Unwatched => *self = Self::Starting,
+            Self::Quiet { patience, .. } => *patience = QUIET_TIME_MIN,
+            Self::Starting | Self::Asked { .. } => {}
         }
     }
 
-    /// Bytes came.
-    pub(super) fn heard(&mut self, now: Duration) {
-        if *self != Self::Unwatched {
-            *self = Self::Quiet { since: now };
+    /// Bytes came; on the control stream they may be the answer to a ping, and nothing else happened.
+    pub(super) fn heard(&mut self, now: Duration, stream: StreamId) {
+        match self {
+            Self::Unwatched => {}
+            Self::Asked { patience, .. } if stream == CONTROL => {
+                *self = Self::answered(now, *patience);
+            }
+            Self::Quiet { since, .. } if stream == CONTROL => *since = now,
+            Self::Starting | Self::Quiet { .. } | Self::Asked { .. } => *self = Self::active(now),
+        }
+    }
+
+    fn active(now: Duration) -> Self {
+        Self::Quiet {
+            since: now,
+            patience: QUIET_TIME_MIN,
+        }
+    }
+
+    /// Where there is nothing to say but that one lives, it is asked for ever more rarely: a phone that
+    /// waits for messages is not to wake its radio each second.
+    fn answered(now: Duration, patience: Duration) -> Self {
+        Self::Quiet {
+            since: now,
+            patience: (patience * 2).min(QUIET_TIME_MAX),
         }
     }
 
     /// The carrier heard something of its peer since the last timeout.
     fn carrier_heard(&mut self, now: Duration) {
-        if matches!(self, Self::Asked { .. }) {
-            *self = Self::Quiet { since: now };
+        if let Self::Asked { patience, .. } = self {
+            *self = Self::answered(now, *patience);
         }
     }
 
@@ -66,8 +90,8 @@ impl Liveness {
         match self {
             Self::Unwatched => None,
             Self::Starting => Some(now),
-            Self::Quiet { since } => Some(since + QUIET_TIME_MAX),
-            Self::Asked { at } => Some(at + PING_ANSWER_TIME_MAX),
+            Self::Quiet { since, patience } => Some(since + patience),
+            Self::Asked { at, .. } => Some(at + PING_ANSWER_TIME_MAX),
         }
     }
 
@@ -81,12 +105,13 @@ impl Liveness {
         }
         match self {
             Self::Unwatched | Self::Starting => {
-                *self = Self::Quiet { since: now };
+                *self = Self::active(now);
                 Step::Nothing
             }
             Self::Asked { .. } if late <= LATE_MAX => Step::GiveUp,
-            Self::Quiet { .. } | Self::Asked { .. } => {
-                *self = Self::Asked { at: now };
+            Self::Quiet { patience, .. } | Self::Asked { patience, .. } => {
+                let patience = *patience;
+                *self = Self::Asked { at: now, patience };
                 Step::Ask
             }
         }
@@ -125,10 +150,12 @@ impl ClientSession {
             Step::Nothing => {}
             Step::Ask => self.send_message(FrameType::PING, &proto::Ping::default()),
             Step::GiveUp => {
-                let silence = (QUIET_TIME_MAX + PING_ANSWER_TIME_MAX).as_millis();
+                let silence = PING_ANSWER_TIME_MAX.as_millis();
                 let why = Refusal::new(
                     code::UNREACHABLE,
-                    format!("nothing came from the server for {silence} ms"),
+                    format!(
+                        "the server gave no sign of life within {silence} ms of being asked for one"
+                    ),
                 );
                 self.given_up = Some(why.clone());
                 self.link.close(why.code, why.message.clone());
@@ -158,7 +185,10 @@ mod tests {
 
     #[test]
     fn a_program_that_did_not_run_asks_again_before_it_gives_up() {
-        let mut life = Liveness::Asked { at: SECOND };
+        let mut life = Liveness::Asked {
+            at: SECOND,
+            patience: QUIET_TIME_MIN,
+        };
         let due = SECOND + PING_ANSWER_TIME_MAX;
         assert_eq!(
             life.step(due - Duration::from_millis(1), true),
@@ -175,8 +205,28 @@ mod tests {
         assert_eq!(life.deadline(SECOND), None);
         life.watch();
         assert_eq!(life.step(SECOND, true), Step::Nothing);
-        assert_eq!(life.deadline(SECOND), Some(SECOND + QUIET_TIME_MAX));
-        assert_eq!(life.step(SECOND + QUIET_TIME_MAX, false), Step::Nothing);
+        assert_eq!(life.deadline(SECOND), Some(SECOND + QUIET_TIME_MIN));
+        assert_eq!(life.step(SECOND + QUIET_TIME_MIN, false), Step::Nothing);
         assert_eq!(life, Liveness::Unwatched);
+    }
+
+    #[test]
+    fn who_hears_nothing_but_answers_asks_ever_more_rarely() {
+        let mut life = Liveness::default();
+        life.watch();
+        life.step(SECOND, true);
+        let mut asked = Vec::new();
+        let mut now = SECOND;
+        for _ in 0..6 {
+            let due = life.deadline(now).unwrap();
+            asked.push((due - now).as_secs());
+            now = due;
+            assert_eq!(life.step(now, true), Step::Ask);
+            life.heard(now, CONTROL);
+            life.heard(now, CONTROL);
+        }
+        assert_eq!(asked, [1, 2, 4, 8, 10, 10]);
+        life.heard(now, StreamId::new(true, true, 0));
+        assert_eq!(life.deadline(now), Some(now + QUIET_TIME_MIN));
     }
 }
