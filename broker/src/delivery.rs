@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidegate_model::{Code, Offset, QueueId, Timestamp, TopicId, code};
 
 use crate::catalog::Catalog;
-use crate::effects::{Effects, Fetched, Member, WaiterDone};
+use crate::effects::{Effects, Fetched, Gone, Member, WaiterDone};
 use crate::id::{CursorId, FetchToken, RequestToken};
 use crate::journal::JournalEntry;
 use crate::limit::{IDLE_MS, TICK_DEADLINES};
@@ -362,6 +362,16 @@ impl Delivery {
             active.fetched(lane, fetched, &mut self.desk, cx);
             active.dispatch(&mut self.desk, cx);
         }
+    }
+
+    /// Granted messages are not there any more. Their credit goes back.
+    pub(crate) fn gone(&mut self, gone: &Gone, cx: &mut Context<'_>) {
+        let Some(active) = self.active.get_mut(&gone.cursor) else {
+            return;
+        };
+        let (messages, bytes) = active.gone(gone, &mut self.desk, cx);
+        active.dispatch(&mut self.desk, cx);
+        self.credit(gone.to, messages, bytes, cx);
     }
 
     /// A cursor's filters are others now.

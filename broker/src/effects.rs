@@ -46,6 +46,23 @@ pub struct Journaled {
     pub token: Option<RequestToken>,
 }
 
+/// Granted messages that are not there any more: a newer one of their key has superseded them since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// To whom they were granted.
+    pub to: Member,
+    /// The cursor that they were granted of.
+    pub cursor: CursorId,
+    /// Their queue.
+    pub queue: QueueId,
+    /// Offset of their batch's first record.
+    pub base_offset: Offset,
+    /// Their lease.
+    pub lease: LeaseId,
+    /// Their offsets.
+    pub offsets: RangeSet,
+}
+
 /// A wish for records of one queue. At most one is open per cursor and queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetch {

@@ -36,8 +36,8 @@ pub use self::core::{
 pub use authorize::{Action, Resource, authorize};
 pub use catalog::{Binding, Catalog, CatalogCommand};
 pub use effects::{
-    DeadLetter, DeadLetterReason, Effects, Failed, Fetch, Fetched, FetchedBatch, Grant, Journaled,
-    Member, WaiterDone,
+    DeadLetter, DeadLetterReason, Effects, Failed, Fetch, Fetched, FetchedBatch, Gone, Grant,
+    Journaled, Member, WaiterDone,
 };
 pub use id::{BindingId, CursorId, FetchToken, RequestToken, SourceId, SubscriptionId, WaiterId};
 pub use journal::JournalEntry;

@@ -225,6 +225,8 @@ fn item(info: &TopicInfo) -> Item {
 }
 
 fn show(app: &mut App, info: &TopicInfo) -> Result<()> {
+    // Where messages were superseded offsets are missing.
+    let most = if info.settings.compact { "up to " } else { "" };
     let queues: Vec<String> = info
         .queues
         .iter()
@@ -234,7 +236,7 @@ fn show(app: &mut App, info: &TopicInfo) -> Result<()> {
                 format!(", oldest of {}", units::show_instant(oldest))
             });
             format!(
-                "{index}: offsets {} to {}, {} messages, {}{oldest}, shard {}",
+                "{index}: offsets {} to {}, {most}{} messages, {}{oldest}, shard {}",
                 queue.start,
                 queue.next,
                 held(queue),
@@ -247,7 +249,7 @@ fn show(app: &mut App, info: &TopicInfo) -> Result<()> {
         ("topic", info.topic.to_string()),
         ("created", units::show_instant(info.created)),
         ("keeps", settings::sentence(&info.settings)),
-        ("messages", messages(info).to_string()),
+        ("messages", format!("{most}{}", messages(info))),
         ("size", units::bytes(size(info))),
         ("queues", queues.join("\n")),
     ];

@@ -117,6 +117,8 @@ codes! {
         "Dead-letter topics are written by the broker alone."
     122 MESSAGE_NOT_FOUND "message-not-found" Missing
         "The topic holds no such message, or no longer: retention removes what has served its time. `tidegate message find TOPIC --key KEY` looks for messages by key and time."
+    123 KEY_REQUIRED "key-required" Change
+        "The topic keeps the newest message of each key, so each of its messages needs a key. Give the message one; `tidegate topic set TOPIC --compact=false` lets it keep messages without."
 
     201 AUTH_REQUIRED "auth-required" Access
         "The connection sent no credentials. `tidegate login ADDRESS` gets a client key."

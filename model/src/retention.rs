@@ -13,6 +13,9 @@ pub const RETAIN_BYTES_MIN: u64 = 1024 * 1024;
 pub const RETAIN_BYTES_MAX: u64 = 1 << 60;
 /// Age at which messages go unless their topic says otherwise, in ms: a week.
 pub const RETAIN_MS_DEFAULT: u64 = 7 * DAY_MS;
+/// Age at which messages without a body may go from a compacted topic unless it says otherwise, in
+/// ms: a day.
+pub const TOMBSTONE_MS_DEFAULT: u64 = DAY_MS;
 /// Age at which dead letters go unless their topic says otherwise, in ms: 30 days.
 pub const RETAIN_DEAD_LETTERS_MS_DEFAULT: u64 = 30 * DAY_MS;
 
@@ -59,6 +62,12 @@ pub struct TopicSettings {
     /// A message may go once every group with a cursor on the topic or a view of it is past it;
     /// none does so long as there is no such group.
     pub retain_consumed: bool,
+    /// Of each key in each queue the newest message alone is kept: an older one may go. Messages
+    /// without a key are refused.
+    pub compact: bool,
+    /// In a compacted topic a message without a body may go this many ms after its append, once what
+    /// it supersedes is gone.
+    pub tombstone_ms: Keep,
 }
 
 impl Default for TopicSettings {
@@ -69,6 +78,8 @@ impl Default for TopicSettings {
             retain_ms: Keep::UpTo(RETAIN_MS_DEFAULT),
             retain_bytes: Keep::All,
             retain_consumed: false,
+            compact: false,
+            tombstone_ms: Keep::UpTo(TOMBSTONE_MS_DEFAULT),
         }
     }
 }
@@ -88,10 +99,18 @@ impl TopicSettings {
     /// # Errors
     /// [`SettingsError`]: a value out of its bounds.
     pub fn changed(self, change: &TopicChange) -> Result<Self, SettingsError> {
+        let compact = change.compact.unwrap_or(self.compact);
+        // The newest message of a key must not go by its age, unless somebody says so.
+        let retain_ms = match compact && !self.compact {
+            true => Keep::All,
+            false => self.retain_ms,
+        };
         let new = Self {
-            retain_ms: change.retain_ms.unwrap_or(self.retain_ms),
+            retain_ms: change.retain_ms.unwrap_or(retain_ms),
             retain_bytes: change.retain_bytes.unwrap_or(self.retain_bytes),
             retain_consumed: change.retain_consumed.unwrap_or(self.retain_consumed),
+            compact,
+            tombstone_ms: change.tombstone_ms.unwrap_or(self.tombstone_ms),
         };
         new.check().map(|()| new)
     }
@@ -117,6 +136,9 @@ impl TopicSettings {
         };
         if !kept(self.retain_ms, &ages) {
             wrong("the age of messages in ms", self.retain_ms.number(), ages)
+        } else if !kept(self.tombstone_ms, &ages) {
+            let asked = self.tombstone_ms.number();
+            wrong("the age of messages without a body in ms", asked, ages)
         } else if !kept(self.retain_bytes, &sizes) {
             wrong("the size in bytes", self.retain_bytes.number(), sizes)
         } else {
@@ -134,6 +156,11 @@ pub struct TopicChange {
     pub retain_bytes: Option<Keep>,
     /// In place of [`TopicSettings::retain_consumed`].
     pub retain_consumed: Option<bool>,
+    /// In place of [`TopicSettings::compact`]. Where it begins, and no age is given, messages stay
+    /// whatever their age.
+    pub compact: Option<bool>,
+    /// In place of [`TopicSettings::tombstone_ms`].
+    pub tombstone_ms: Option<Keep>,
 }
 
 impl TopicChange {
@@ -204,6 +231,27 @@ mod tests {
                 ..settings
             }
         );
+    }
+
+    #[test]
+    fn compaction_keeps_messages_whatever_their_age_unless_told_otherwise() {
+        let compact = TopicChange {
+            compact: Some(true),
+            ..TopicChange::default()
+        };
+        let settings = changed(compact).unwrap();
+        assert_eq!((settings.compact, settings.retain_ms), (true, Keep::All));
+        let week = TopicChange {
+            retain_ms: Some(Keep::UpTo(RETAIN_MS_DEFAULT)),
+            ..compact
+        };
+        assert_eq!(
+            changed(week).unwrap().retain_ms,
+            Keep::UpTo(RETAIN_MS_DEFAULT)
+        );
+        // It begins once.
+        let again = settings.changed(&week).unwrap().changed(&compact).unwrap();
+        assert_eq!(again.retain_ms, Keep::UpTo(RETAIN_MS_DEFAULT));
     }
 
     #[test]

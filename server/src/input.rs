@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
-use tidegate_broker::effects::Fetched;
+use tidegate_broker::effects::{Fetched, Gone};
 use tidegate_broker::id::{FetchToken, WaiterId};
 use tidegate_broker::reply::Delivery;
 use tidegate_broker::request::{Publish, Settle, Subscribe};
@@ -61,6 +61,8 @@ pub(crate) enum Input {
     },
     /// A worker looked into a queue.
     Fetched(FetchToken, Fetched),
+    /// Granted messages are gone: compaction has taken them.
+    Gone(Gone),
     /// A worker has read what was granted to a long poll; `None` where it could not be read.
     Read(WaiterId, Option<Delivery>),
     /// Retention wants to know something, or has found something.

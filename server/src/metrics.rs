@@ -50,6 +50,8 @@ pub(crate) struct Metrics {
     log_file_bytes: Gauge,
     reserve_bytes: Gauge,
     rewritten_bytes: Gauge,
+    compacted_bytes: Gauge,
+    compaction_rounds: Gauge,
     segments_removed: Gauge,
     segments_rewritten: Gauge,
     scrubbed: Gauge,
@@ -175,6 +177,10 @@ impl Metrics {
             "log_segments_rewritten",
             "Segments rewritten since start without what was dead in them",
         );
+        let compaction_rounds = gauge(
+            "log_compaction_rounds",
+            "Rounds of compaction by key since start",
+        );
         let scrub_rounds = gauge("log_scrub_rounds", "Rounds through all full segments");
         let scrub_found = gauge("log_scrub_found", "Damaged ranges that scrubbing found");
         let backup_running = gauge("backup_running", "1 while a backup holds the log");
@@ -191,6 +197,10 @@ impl Metrics {
         let log_file_bytes = bytes_gauge("log_files", "Segment files");
         let reserve_bytes = bytes_gauge("log_reserve", "Kept for a full disk");
         let rewritten_bytes = bytes_gauge("log_rewritten", "Written by rewriting since start");
+        let compacted_bytes = bytes_gauge(
+            "log_compacted",
+            "Superseded messages that compaction by key took off since start",
+        );
         let scrubbed = bytes_gauge("log_scrubbed", "Bytes that scrubbing has read since start");
         let mut seconds_gauge = |name: &str, help: &str| {
             let metric = Gauge::<f64, AtomicU64>::default();
@@ -239,6 +249,8 @@ impl Metrics {
             log_file_bytes,
             reserve_bytes,
             rewritten_bytes,
+            compacted_bytes,
+            compaction_rounds,
             segments_removed,
             segments_rewritten,
             scrubbed,
@@ -271,6 +283,8 @@ impl Metrics {
         self.log_file_bytes.set(gauge(stats.log_bytes));
         self.reserve_bytes.set(gauge(stats.reserve_bytes));
         self.rewritten_bytes.set(gauge(stats.moved_bytes));
+        self.compacted_bytes.set(gauge(stats.compacted_bytes));
+        self.compaction_rounds.set(gauge(stats.compaction_rounds));
         self.segments_removed.set(gauge(stats.segments_removed));
         self.segments_rewritten.set(gauge(stats.segments_rewritten));
         self.scrubbed.set(gauge(stats.scrub.bytes));

@@ -233,6 +233,10 @@ impl Owner {
                 self.core
                     .fetched(now, token, fetched, &mut self.state.effects);
             }
+            Input::Gone(gone) => {
+                let now = self.clock.now();
+                self.core.gone(now, &gone, &mut self.state.effects);
+            }
             Input::Read(waiter, delivery) => self.waiter_read(waiter, delivery),
             Input::Retention(ask) => self.retention_asks(ask),
             Input::Durable => {}

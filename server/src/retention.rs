@@ -14,7 +14,7 @@ use std::time::Duration;
 use tidegate_broker::core::{ConsumedPage, RulesPage};
 use tidegate_broker::id::CursorId;
 use tidegate_model::{Offset, QueueId, ShardId, Timestamp, TopicId};
-use tidegate_store::{Expiry, Reader, Rule, TRIM_ROWS_MAX, TrimRow, Trims};
+use tidegate_store::{Compaction, Expiry, Reader, Rule, TRIM_ROWS_MAX, TrimRow, Trims};
 
 use crate::input::{Input, Inputs};
 use rules::{RuleTable, level};
@@ -23,7 +23,8 @@ use rules::{RuleTable, level};
 const PASS_MS_MIN: u64 = 250;
 /// Longest time between two passes.
 const PASS_MS_MAX: u64 = 30_000;
-/// Time between two passes while a topic has a bound on its size, or lets go what was consumed.
+/// Time between two passes while a topic has a bound on its size, lets go what was consumed, or is
+/// compacted by key.
 const LOOK_MS: u64 = 2_000;
 /// Of the shortest time for which a topic keeps messages, so much goes by between two passes: what
 /// is due is at most a tenth late.
@@ -126,6 +127,10 @@ impl Keeper {
             self.load_rules(send)?;
             self.version = version;
         }
+        self.reader.compact(Compaction {
+            runs: self.rules.compacted().to_vec(),
+            now,
+        });
         self.expire_by_queue(send)?;
         self.expire_by_segment(now, send)?;
         Ok(self.pause())
@@ -233,10 +238,9 @@ impl Keeper {
     }
 
     fn pause(&self) -> Duration {
-        let looked_at = match self.rules.looked_at().is_empty() {
-            true => PASS_MS_MAX,
-            false => LOOK_MS,
-        };
+        // Compaction learns what time it is with each pass.
+        let nothing = self.rules.looked_at().is_empty() && self.rules.compacted().is_empty();
+        let looked_at = if nothing { PASS_MS_MAX } else { LOOK_MS };
         let timed = self
             .rules
             .shortest_ms()

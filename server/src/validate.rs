@@ -10,6 +10,8 @@ use tidegate_model::{Codec, Section, SectionError, Timestamp, code};
 pub(crate) struct Facts {
     pub(crate) tag_bits: u64,
     pub(crate) earliest_create: Timestamp,
+    /// The first record without a key.
+    pub(crate) keyless: Option<usize>,
 }
 
 /// Checks checksum, table and every head of a batch, and that this server can serve it.
@@ -30,6 +32,7 @@ pub(crate) fn validate(publish: &Publish) -> Result<Facts, Refusal> {
     }
     let section = parse(publish).map_err(|error| refusal(&error))?;
     let mut earliest_create = i64::MAX;
+    let mut keyless = None;
     for (index, record) in section.records().enumerate() {
         if record.due_time().is_some() {
             return Err(Refusal::new(
@@ -38,10 +41,14 @@ pub(crate) fn validate(publish: &Publish) -> Result<Facts, Refusal> {
             ));
         }
         earliest_create = earliest_create.min(record.create_time().0);
+        if keyless.is_none() && record.keys().next().is_none() {
+            keyless = Some(index);
+        }
     }
     Ok(Facts {
         tag_bits: section.tag_bits(),
         earliest_create: Timestamp(earliest_create),
+        keyless,
     })
 }
 
@@ -126,7 +133,8 @@ mod tests {
             facts,
             Facts {
                 tag_bits: tag_bit("UA"),
-                earliest_create: Timestamp(0)
+                earliest_create: Timestamp(0),
+                keyless: Some(0),
             }
         );
     }

@@ -68,6 +68,11 @@ pub(super) struct Settings {
     pub(super) retain_bytes: u64,
     #[prost(bool, tag = "3")]
     pub(super) retain_consumed: bool,
+    #[prost(bool, tag = "4")]
+    pub(super) compact: bool,
+    /// Absent in what was written before there was compaction.
+    #[prost(uint64, optional, tag = "5")]
+    pub(super) tombstone_ms: Option<u64>,
 }
 
 /// What of it changes; 0 is no bound.
@@ -79,6 +84,10 @@ pub(super) struct Change {
     pub(super) retain_bytes: Option<u64>,
     #[prost(bool, optional, tag = "3")]
     pub(super) retain_consumed: Option<bool>,
+    #[prost(bool, optional, tag = "4")]
+    pub(super) compact: Option<bool>,
+    #[prost(uint64, optional, tag = "5")]
+    pub(super) tombstone_ms: Option<u64>,
 }
 
 /// A queue and an offset in it.
@@ -233,6 +242,8 @@ pub(super) fn settings(settings: &TopicSettings) -> Settings {
         retain_ms: settings.retain_ms.number(),
         retain_bytes: settings.retain_bytes.number(),
         retain_consumed: settings.retain_consumed,
+        compact: settings.compact,
+        tombstone_ms: Some(settings.tombstone_ms.number()),
     }
 }
 
@@ -245,6 +256,10 @@ pub(super) fn read_settings(settings: Option<Settings>) -> TopicSettings {
         retain_ms: Keep::from_number(settings.retain_ms),
         retain_bytes: Keep::from_number(settings.retain_bytes),
         retain_consumed: settings.retain_consumed,
+        compact: settings.compact,
+        tombstone_ms: settings
+            .tombstone_ms
+            .map_or(TopicSettings::default().tombstone_ms, Keep::from_number),
     }
 }
 
@@ -253,6 +268,8 @@ pub(super) fn change(change: &TopicChange) -> Change {
         retain_ms: change.retain_ms.map(Keep::number),
         retain_bytes: change.retain_bytes.map(Keep::number),
         retain_consumed: change.retain_consumed,
+        compact: change.compact,
+        tombstone_ms: change.tombstone_ms.map(Keep::number),
     }
 }
 
@@ -262,6 +279,8 @@ pub(super) fn read_change(change: Option<Change>) -> Result<TopicChange, Wrong> 
         retain_ms: change.retain_ms.map(Keep::from_number),
         retain_bytes: change.retain_bytes.map(Keep::from_number),
         retain_consumed: change.retain_consumed,
+        compact: change.compact,
+        tombstone_ms: change.tombstone_ms.map(Keep::from_number),
     })
 }
 

@@ -4,7 +4,7 @@ use tidegate_model::{Offset, QueueId, Timestamp, code};
 
 use super::Core;
 use crate::delivery::NewTaker;
-use crate::effects::{Effects, Fetched, Member};
+use crate::effects::{Effects, Fetched, Gone, Member};
 use crate::id::{CursorId, FetchToken, RequestToken, SubscriptionId, WaiterId};
 use crate::limit::{
     INVISIBLE_MS_MAX, INVISIBLE_MS_MIN, LOOK_MS, RECEIVE_MESSAGES_MAX, SUBSCRIPTIONS_MAX,
@@ -215,6 +215,12 @@ impl Core {
     ) {
         let (delivery, mut cx) = self.deliver(now, effects);
         delivery.fetched(token, fetched, &mut cx);
+    }
+
+    /// Granted messages are not there any more. They are done for the cursor, as what it passes over.
+    pub fn gone(&mut self, now: Timestamp, gone: &Gone, effects: &mut Effects) {
+        let (delivery, mut cx) = self.deliver(now, effects);
+        delivery.gone(gone, &mut cx);
     }
 
     /// Does what is due: lapses, redeliveries, ends of long polls. Call it at

@@ -56,10 +56,17 @@ impl Core {
         })
     }
 
-    /// What to do with a publish. The section is the owner's to check, before this.
+    /// What to do with a publish whose records all have keys, or whose topic needs none. The section
+    /// is the owner's to check, before this.
     pub fn admit(&mut self, request: &Publish) -> Admission {
+        self.admit_with(request, None)
+    }
+
+    /// The same for any publish; `keyless` is the first of its records without a key.
+    pub fn admit_with(&mut self, request: &Publish, keyless: Option<usize>) -> Admission {
+        let level = self.settings.level;
         self.admissions
-            .admit(request, &self.catalog, &self.shards, self.settings.level)
+            .admit(request, keyless, &self.catalog, &self.shards, level)
     }
 
     /// Takes back an admission that was not appended, and with it all later ones of the same

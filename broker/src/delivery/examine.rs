@@ -300,7 +300,7 @@ impl Active {
     }
 
     /// Logs what was passed over if it is much, else sees to it that it is logged before long.
-    fn note_passed(&mut self, index: usize, desk: &mut Desk, cx: &mut Context<'_>) {
+    pub(super) fn note_passed(&mut self, index: usize, desk: &mut Desk, cx: &mut Context<'_>) {
         let lane = &mut self.lanes[index];
         if lane.passed_count >= PASSED_RECORDS {
             self.flush_passed(index, desk, cx);

@@ -6,7 +6,7 @@ use super::active::Active;
 use super::lane::{Lane, Lease, LeaseKey, Run};
 use super::{Context, Desk, Timer};
 use crate::cursor::CursorState;
-use crate::effects::DeadLetterReason;
+use crate::effects::{DeadLetterReason, Gone};
 use crate::id::RequestToken;
 use crate::journal::Change;
 use crate::limit::{INVISIBLE_MS_MAX, INVISIBLE_MS_MIN, LEASES_MAX, UNKNOWN_RECORD_BYTES};
@@ -186,6 +186,32 @@ impl Active {
             ..lease
         };
         lane.leases.insert(key, renewed);
+    }
+
+    /// What compaction took while it was leased is done, as what is passed over. How many messages
+    /// of the lease that was, and how many bytes they were taken for.
+    pub(super) fn gone(
+        &mut self,
+        gone: &Gone,
+        desk: &mut Desk,
+        cx: &mut Context<'_>,
+    ) -> (u64, u64) {
+        let Some(index) = self.lane_of(gone.queue) else {
+            return (0, 0);
+        };
+        let (mut messages, mut bytes) = (0, 0);
+        for (key, mine) in self.mine(index, gone.base_offset.0, gone.lease, &gone.offsets) {
+            let lease = self.take_open(index, key, &mine, desk);
+            let record_bytes = lease.map_or(0, |lease| u64::from(lease.record_bytes));
+            messages += mine.count();
+            bytes += mine.count() * record_bytes;
+            let lane = &mut self.lanes[index];
+            lane.passed_count += mine.count();
+            lane.passed.union(&mine);
+        }
+        self.note_passed(index, desk, cx);
+        self.wake(index);
+        (messages, bytes)
     }
 
     /// A lease's time is over.

@@ -31,11 +31,12 @@ impl Admissions {
     pub(crate) fn admit(
         &mut self,
         request: &Publish,
+        keyless: Option<usize>,
         catalog: &Catalog,
         shards: &[Shard],
         level: Level,
     ) -> Admission {
-        match self.judge(request, catalog, shards, level) {
+        match self.judge(request, keyless, catalog, shards, level) {
             Ok(admission) => admission,
             Err(refusal) => Admission::Refuse(refusal),
         }
@@ -44,6 +45,7 @@ impl Admissions {
     fn judge(
         &mut self,
         request: &Publish,
+        keyless: Option<usize>,
         catalog: &Catalog,
         shards: &[Shard],
         level: Level,
@@ -84,6 +86,18 @@ impl Admissions {
                     request.topic, topic.layout_version, request.layout_version
                 ),
             ));
+        }
+        if topic.settings.compact
+            && let Some(record) = keyless
+        {
+            return Err(Refusal::new(
+                code::KEY_REQUIRED,
+                format!(
+                    "topic {} keeps the newest message of each key; record {record} has none",
+                    request.topic
+                ),
+            )
+            .hint("give each message a key: {\"key\":\"K\",\"body\":\"...\"}, or --format raw --key K"));
         }
         if request.producer != ProducerId(0) {
             self.note(request, queue);

@@ -6,6 +6,7 @@
 )]
 
 mod admin;
+mod compaction;
 mod consume;
 mod model;
 mod node;

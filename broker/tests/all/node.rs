@@ -14,7 +14,7 @@ use tidegate_broker::request::{
 };
 use tidegate_broker::{
     Admission, Appended, CatalogCommand, Core, DeadLetter, DeadLetterTarget, Effects, Failed,
-    Fetch, Fetched, Grant, GroupRef, Journaled, Plan, PluginFacts, PluginRef, QueueBounds,
+    Fetch, Fetched, Gone, Grant, GroupRef, Journaled, Plan, PluginFacts, PluginRef, QueueBounds,
     RangeSet, Refusal, Settings, SourceRef,
 };
 use tidegate_model::{
@@ -434,6 +434,20 @@ impl Node {
             .fetched(self.now, fetch.token, answer, &mut self.effects);
         self.absorb();
         true
+    }
+
+    /// Some of what was granted is not there any more.
+    pub(crate) fn gone(&mut self, grant: &Grant, offsets: &RangeSet) {
+        let gone = Gone {
+            to: grant.to,
+            cursor: grant.cursor,
+            queue: grant.queue,
+            base_offset: grant.base_offset,
+            lease: grant.lease,
+            offsets: offsets.clone(),
+        };
+        self.core.gone(self.now, &gone, &mut self.effects);
+        self.absorb();
     }
 
     /// Answers the oldest fetch with want of room.

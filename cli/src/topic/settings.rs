@@ -20,6 +20,12 @@ pub(crate) struct Options {
     /// Let messages go once every group is past them; =false takes it back
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     retain_consumed: Option<bool>,
+    /// Keep the newest message of each key alone, and --retain forever; =false takes it back
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    compact: Option<bool>,
+    /// How long a message without a body stays in a compacted topic, which deletes its key: a duration, or forever; 24h at first
+    #[arg(long, value_name = "DURATION", value_parser = retain)]
+    tombstone: Option<Keep>,
 }
 
 impl Options {
@@ -29,6 +35,8 @@ impl Options {
             retain_ms: self.retain,
             retain_bytes: self.retain_bytes,
             retain_consumed: self.retain_consumed,
+            compact: self.compact,
+            tombstone_ms: self.tombstone,
         }
     }
 }
@@ -86,9 +94,18 @@ pub(crate) fn sentence(settings: &TopicSettings) -> String {
         .retain_consumed
         .then(|| "until every group is past".to_owned());
     let rules: Vec<String> = [time, size, consumed].into_iter().flatten().collect();
-    match rules.is_empty() {
-        true => "everything, for ever".to_owned(),
-        false => rules.join(" or "),
+    let rules = rules.join(" or ");
+    if settings.compact {
+        let tombstones = match settings.tombstone_ms {
+            Keep::All => "for ever".to_owned(),
+            Keep::UpTo(ms) => units::age(ms),
+        };
+        let rules = if rules.is_empty() { "for ever" } else { &rules };
+        format!("the newest of each key, {rules}; tombstones {tombstones}")
+    } else if rules.is_empty() {
+        "everything, for ever".to_owned()
+    } else {
+        rules
     }
 }
 
@@ -102,6 +119,8 @@ pub(crate) fn value(settings: &TopicSettings) -> Value {
         "retain_ms": bound(settings.retain_ms),
         "retain_bytes": bound(settings.retain_bytes),
         "retain_consumed": settings.retain_consumed,
+        "compact": settings.compact,
+        "tombstone_ms": bound(settings.tombstone_ms),
     })
 }
 
@@ -142,5 +161,22 @@ mod tests {
             ..default
         };
         assert_eq!(sentence(&none), "everything, for ever");
+        let compact = TopicSettings {
+            compact: true,
+            ..none
+        };
+        assert_eq!(
+            sentence(&compact),
+            "the newest of each key, for ever; tombstones 1d"
+        );
+        let both = TopicSettings {
+            compact: true,
+            tombstone_ms: Keep::All,
+            ..default
+        };
+        assert_eq!(
+            sentence(&both),
+            "the newest of each key, 7d; tombstones for ever"
+        );
     }
 }

@@ -48,6 +48,8 @@ fn settings(settings: &proto::TopicSettings) -> TopicSettings {
         retain_ms: told.retain_ms.unwrap_or_default(),
         retain_bytes: told.retain_bytes.unwrap_or_default(),
         retain_consumed: told.retain_consumed.unwrap_or_default(),
+        compact: told.compact.unwrap_or_default(),
+        tombstone_ms: told.tombstone_ms.unwrap_or_default(),
     }
 }
 

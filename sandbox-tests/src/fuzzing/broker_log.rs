@@ -216,6 +216,8 @@ fn update_topic() -> Vec<u8> {
             retain_ms: Some(Keep::UpTo(60_000)),
             retain_bytes: Some(Keep::All),
             retain_consumed: Some(true),
+            compact: Some(true),
+            tombstone_ms: Some(Keep::UpTo(60_000)),
         },
     };
     record(CATALOG, &command.encode())

@@ -1,6 +1,7 @@
 //! What works, from the built binary's command line or through the SDK.
 
 mod backup;
+mod compaction;
 mod finding;
 mod flights;
 mod groups;

@@ -10,7 +10,7 @@ use tidegate_model::{
     Timestamp, Value,
 };
 use tidegate_session::SubscriptionId;
-use tidegate_store::{AppendError, Batch, Kind};
+use tidegate_store::{AppendError, Batch, Kind, ReadError};
 
 use super::Owner;
 use super::admin::Then;
@@ -170,7 +170,7 @@ impl Owner {
     }
 
     /// The records with properties that tell where they come from, as a section. `None` if they
-    /// can't be read any more: their range was quarantined or expired.
+    /// can't be read any more: their range was quarantined, expired, or compacted away.
     fn dead_letter_copies(&self, letter: &DeadLetter) -> Option<(Vec<u8>, u16, u64, Timestamp)> {
         let mut entries = Vec::with_capacity(1);
         let read = self
@@ -184,7 +184,8 @@ impl Owner {
             });
         let batch = match read {
             Ok(Some(batch)) if batch.header.base_offset == letter.base_offset => batch,
-            Ok(_) => return None,
+            // Expired, or superseded in a compacted topic.
+            Ok(_) | Err(ReadError::NotFound { .. }) => return None,
             Err(error) => {
                 tracing::error!(queue = %letter.queue, %error, "dead letters can't be copied");
                 return None;

@@ -94,7 +94,7 @@ impl Owner {
             epoch: input.publish.producer_epoch,
             sequence: input.publish.sequence,
         };
-        match self.core.admit(&input.publish) {
+        match self.core.admit_with(&input.publish, input.facts.keyless) {
             Admission::Append { shard, queue } => {
                 let key = key(queue);
                 self.append_publish(input, shard, key)

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use tidegate_broker::core::RulesPage;
 use tidegate_model::{Keep, QueueId, Timestamp};
-use tidegate_store::Rule;
+use tidegate_store::{CompactedRun, Rule};
 
 use super::age;
 
@@ -13,6 +13,8 @@ use super::age;
 pub(super) struct RuleTable {
     /// By rising queue once finished.
     runs: Vec<Run>,
+    /// Queues that keep the newest message of each key.
+    compacted: Vec<CompactedRun>,
     /// Topics whose queues are asked one by one.
     looked_at: Vec<LookedAt>,
     /// Queues up to this one were given to topics when the first page was made.
@@ -61,6 +63,26 @@ impl RuleTable {
                     }),
                 }
             }
+            if settings.compact {
+                let tombstone_ms = match settings.tombstone_ms {
+                    Keep::UpTo(ms) => ms,
+                    Keep::All => u64::MAX,
+                };
+                for queue in &topic.queues {
+                    match self.compacted.last_mut() {
+                        Some(run)
+                            if run.last.0 + 1 == queue.0 && run.tombstone_ms == tombstone_ms =>
+                        {
+                            run.last = *queue;
+                        }
+                        _ => self.compacted.push(CompactedRun {
+                            first: *queue,
+                            last: *queue,
+                            tombstone_ms,
+                        }),
+                    }
+                }
+            }
             let max_bytes = match settings.retain_bytes {
                 Keep::UpTo(bytes) => Some(bytes),
                 Keep::All => None,
@@ -80,6 +102,7 @@ impl RuleTable {
     pub(super) fn finish(&mut self) {
         // Queues of dead letters come after those of later topics.
         self.runs.sort_unstable_by_key(|run| run.first);
+        self.compacted.sort_unstable_by_key(|run| run.first);
         let mut hasher = DefaultHasher::new();
         self.runs.hash(&mut hasher);
         self.fingerprint = hasher.finish();
@@ -103,6 +126,11 @@ impl RuleTable {
                     ..Rule::default()
                 }),
         }
+    }
+
+    /// Queues that keep the newest message of each key.
+    pub(super) fn compacted(&self) -> &[CompactedRun] {
+        &self.compacted
     }
 
     pub(super) fn looked_at(&self) -> &[LookedAt] {

@@ -6,7 +6,7 @@ use tidegate_broker::Refusal;
 use tidegate_broker::effects::{Fetch, Fetched, FetchedBatch};
 use tidegate_broker::range::RangeSet;
 use tidegate_broker::reply::{DeliveredBatch, Gap, ReadBatches, Reply};
-use tidegate_model::{Code, Offset, QueueId, Timestamp, code};
+use tidegate_model::{Code, Codec, Offset, QueueId, Section, SectionError, Timestamp, code};
 use tidegate_store::{IndexEntry, ReadError, Reader, StoredBatch};
 
 use super::judge::Judge;
@@ -32,11 +32,19 @@ pub(super) fn fetch(fetch: &Fetch, judge: &mut Judge, tools: &Tools) {
 }
 
 /// Without filters the index says it all; no batch is read.
-fn unfiltered(fetch: &Fetch, reader: &Reader) -> Result<Fetched, Code> {
+pub(super) fn unfiltered(fetch: &Fetch, reader: &Reader) -> Result<Fetched, Code> {
     let mut batches = Vec::new();
     let next = walk(fetch, reader, |entry, looked_at| {
-        let mut accepted = RangeSet::default();
-        accepted.push(looked_at.0.0, looked_at.1.0);
+        let mut accepted = RangeSet::one(looked_at.0.0, looked_at.1.0);
+        if entry.count < entry.span {
+            // Compaction has taken messages out: the batch alone says which.
+            let batch = match reader.read_entry(entry) {
+                Err(ReadError::NotFound { .. }) => return Ok(()),
+                read => read.map_err(|error| Walked::Failed(read_code(&error)))?,
+            };
+            let there = offsets(&batch).map_err(|_| Walked::Failed(code::QUARANTINED))?;
+            accepted = accepted.intersection(&there);
+        }
         batches.push(FetchedBatch {
             base_offset: entry.base_offset,
             span: entry.span,
@@ -128,11 +136,11 @@ fn walk(
     let mut entries = Vec::new();
     loop {
         entries.clear();
+        let end = reader.bounds(fetch.queue).next;
         entries_from(reader, fetch.queue, next, &mut entries)?;
         if entries.is_empty() {
-            // What expired has no entries any more.
-            let start = reader.bounds(fetch.queue).start;
-            return Ok(next.max(start.min(fetch.until)));
+            // What expired or was compacted away has no entries any more.
+            return Ok(next.max(end.min(fetch.until)));
         }
         for entry in &entries {
             let from = entry.base_offset.max(fetch.from);
@@ -166,6 +174,23 @@ fn entries_from(
         .map_err(|error| read_code(&error))
 }
 
+/// The offsets of a batch's messages: compaction may have taken some out.
+pub(super) fn offsets(batch: &StoredBatch) -> Result<RangeSet, SectionError> {
+    let header = &batch.header;
+    let base = header.base_offset.0;
+    if header.count == header.span {
+        return Ok(RangeSet::one(base, base + u64::from(header.span)));
+    }
+    let codec = Codec::from_byte(header.codec)?;
+    let section = Section::parse_trusted(&batch.section, usize::from(header.count), codec)?;
+    let mut offsets = RangeSet::default();
+    for record in section.records() {
+        let offset = base + u64::from(record.delta());
+        offsets.push(offset, offset + 1);
+    }
+    Ok(offsets)
+}
+
 /// Answers a raw read.
 pub(super) fn read(job: ReadJob, judge: &mut Judge, tools: &Tools) {
     let outcome = read_batches(&job, judge, &tools.reader);
@@ -192,7 +217,8 @@ fn read_batches(job: &ReadJob, judge: &mut Judge, reader: &Reader) -> Result<Rea
             .entries(job.queue, answer.resume, ENTRIES, &mut entries)
             .map_err(refuse)?;
         if entries.is_empty() {
-            answer.resume = answer.resume.max(reader.bounds(job.queue).start);
+            // What expired or was compacted away has no entries any more.
+            answer.resume = answer.resume.max(bounds.next);
             return Ok(answer);
         }
         for entry in &entries {

@@ -88,15 +88,10 @@ fn message(id: MessageId, job: &FindJob, reader: &Reader) -> Result<FoundMessage
         )
         .hint(format!("tidegate message find {} --key KEY", topic.topic))
     };
-    let position = reader
-        .position_of(id.batch.shard, id.batch.seq)
+    let batch = reader
+        .batch(id.batch.shard, id.batch.seq)
         .map_err(|error| refuse(&error))?
         .ok_or_else(missing)?;
-    let batch = match reader.read(position) {
-        Ok(batch) => batch,
-        Err(ReadError::NotFound { .. }) => return Err(missing()),
-        Err(error) => return Err(refuse(&error)),
-    };
     let header = &batch.header;
     let offset = header.base_offset.plus(u64::from(id.record));
     let is_here = header.kind == tidegate_store::Kind::Data

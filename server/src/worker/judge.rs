@@ -15,6 +15,7 @@ use tidegate_model::{Code, Codec, Section, Timestamp};
 use tidegate_runtime::{CallError, Failure, Filter, GuestBatch, Limits, PluginDigest, Verdicts};
 use tidegate_store::StoredBatch;
 
+use super::fetch::offsets;
 use crate::components::Components;
 use crate::metrics::Metrics;
 
@@ -76,17 +77,18 @@ impl Judge {
         batches: &[StoredBatch],
     ) -> Result<Vec<Judged>, Stopped> {
         let raw: Vec<Option<Vec<u8>>> = batches.iter().map(raw_bodies).collect();
-        let mut judged: Vec<Judged> = batches
-            .iter()
-            .map(|batch| {
-                let first = batch.header.base_offset.0;
-                let end = first + u64::from(batch.header.span);
-                Judged {
-                    accepted: RangeSet::one(first, end),
-                    failed: Vec::new(),
-                }
-            })
-            .collect();
+        let mut judged = Vec::with_capacity(batches.len());
+        for batch in batches {
+            // Checked before it was stored, so this is damage that no checksum saw.
+            let accepted = offsets(batch).map_err(|_| Stopped {
+                batches: judged.len(),
+                reason: tidegate_model::code::QUARANTINED,
+            })?;
+            judged.push(Judged {
+                accepted,
+                failed: Vec::new(),
+            });
+        }
         for binding in bindings {
             let open: Vec<usize> = (0..batches.len())
                 .filter(|&at| !judged[at].accepted.is_empty())

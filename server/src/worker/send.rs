@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tidegate_broker::effects::{self, Gone};
 use tidegate_broker::range::RangeSet;
 use tidegate_broker::reply::{DeliveredBatch, Delivery};
 use tidegate_broker::request::Receipt;
@@ -11,6 +12,7 @@ use tidegate_model::{Codec, Section, SectionBuilder, SectionError};
 use tidegate_session::{DeliverySink, SubscriptionId};
 use tidegate_store::{ReadError, StoredBatch};
 
+use super::fetch::offsets;
 use super::{Grant, Target, Tools};
 use crate::input::Input;
 
@@ -21,7 +23,7 @@ enum SendError {
     Read(#[from] ReadError),
     #[error("the stored batch can't be read back: {0}")]
     Section(#[from] SectionError),
-    #[error("the queue's index has no batch at offset {0}")]
+    #[error("nothing of what was granted at offset {0} is there any more")]
     Gone(u64),
 }
 
@@ -59,24 +61,38 @@ impl Outbox {
 
 /// Reads what was granted and puts it where it goes.
 pub(super) fn send(Grant { grant, to }: Grant, outbox: &mut Outbox, tools: &Tools) {
-    let delivery = deliver(&grant, tools).inspect_err(|error| {
-        if grant.base_offset < tools.reader.bounds(grant.queue).start {
-            // Retention was faster; what was leased of it comes to nothing.
-            return;
+    let (delivery, gone) = match deliver(&grant, tools) {
+        Ok((delivery, gone)) => (Some(delivery), gone),
+        // Retention was faster; what was leased of it comes to nothing.
+        Err(_) if grant.base_offset < tools.reader.bounds(grant.queue).start => {
+            (None, RangeSet::new())
         }
-        tracing::error!(queue = %grant.queue, offset = %grant.base_offset, %error,
-            "granted messages can't be read; their lease will lapse");
-    });
+        Err(SendError::Gone(_)) => (None, grant.offsets.clone()),
+        Err(error) => {
+            tracing::error!(queue = %grant.queue, offset = %grant.base_offset, %error,
+                "granted messages can't be read; their lease will lapse");
+            (None, RangeSet::new())
+        }
+    };
+    if !gone.is_empty() {
+        tools.inputs.send(Input::Gone(Gone {
+            to: grant.to,
+            cursor: grant.cursor,
+            queue: grant.queue,
+            base_offset: grant.base_offset,
+            lease: grant.lease,
+            offsets: gone,
+        }));
+    }
     match (delivery, to) {
-        (Ok(delivery), Target::Subscription(id, sink)) => outbox.add(id, sink, delivery),
-        (Err(_), Target::Subscription(..)) => {}
-        (delivery, Target::Waiter(waiter)) => {
-            tools.inputs.send(Input::Read(waiter, delivery.ok()));
-        }
+        (Some(delivery), Target::Subscription(id, sink)) => outbox.add(id, sink, delivery),
+        (None, Target::Subscription(..)) => {}
+        (delivery, Target::Waiter(waiter)) => tools.inputs.send(Input::Read(waiter, delivery)),
     }
 }
 
-fn deliver(grant: &tidegate_broker::effects::Grant, tools: &Tools) -> Result<Delivery, SendError> {
+/// What is left of a grant, and what of it compaction has taken since.
+fn deliver(grant: &effects::Grant, tools: &Tools) -> Result<(Delivery, RangeSet), SendError> {
     let mut entries = Vec::with_capacity(1);
     tools
         .reader
@@ -87,7 +103,19 @@ fn deliver(grant: &tidegate_broker::effects::Grant, tools: &Tools) -> Result<Del
     if entry.base_offset != grant.base_offset {
         return Err(SendError::Gone(grant.base_offset.0));
     }
-    let batch = prepare(tools.reader.read_entry(entry)?, &grant.offsets)?;
+    let stored = match tools.reader.read_entry(entry) {
+        Err(ReadError::NotFound { .. }) => return Err(SendError::Gone(grant.base_offset.0)),
+        read => read?,
+    };
+    let mut gone = RangeSet::new();
+    if let Some(there) = there(&stored, &grant.offsets)? {
+        if there.is_empty() {
+            return Err(SendError::Gone(grant.base_offset.0));
+        }
+        gone = grant.offsets.clone();
+        gone.subtract(&there);
+    }
+    let batch = prepare(stored, &grant.offsets)?;
     tools
         .metrics
         .delivered_messages
@@ -104,11 +132,23 @@ fn deliver(grant: &tidegate_broker::effects::Grant, tools: &Tools) -> Result<Del
         lease: grant.lease,
         mac: [0; 16],
     };
-    Ok(Delivery {
+    let delivery = Delivery {
         queue_index: grant.queue_index,
         receipt: tools.receipts.sign(grant.cursor, receipt),
         batch,
-    })
+    };
+    Ok((delivery, gone))
+}
+
+/// What of `wanted` is in a batch; `None` for all of it. Compaction may have taken messages out.
+pub(super) fn there(
+    batch: &StoredBatch,
+    wanted: &RangeSet,
+) -> Result<Option<RangeSet>, SectionError> {
+    if batch.header.count == batch.header.span {
+        return Ok(None);
+    }
+    Ok(Some(offsets(batch)?.intersection(wanted)))
 }
 
 /// A stored batch as it goes out: byte for byte under the producer's CRC if all of it is wanted,
@@ -128,9 +168,11 @@ pub(super) fn prepare(
         codec: header.codec,
         key_id: header.key_id,
         section_crc: header.section_crc,
-        compacted: false,
+        compacted: header.count < header.span,
         section: batch.section.clone(),
     };
+    let there = there(&batch, wanted)?;
+    let wanted = there.as_ref().unwrap_or(wanted);
     if wanted.count() >= u64::from(header.count) {
         return Ok(out);
     }

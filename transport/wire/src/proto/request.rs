@@ -216,6 +216,12 @@ pub struct TopicSettings {
     /// A message may go once every group on the topic and its views is past it.
     #[prost(bool, optional, tag = "3")]
     pub retain_consumed: Option<bool>,
+    /// Of each key in each queue the newest message alone is kept.
+    #[prost(bool, optional, tag = "4")]
+    pub compact: Option<bool>,
+    /// Then a message without a body may go this many ms after its append; 0 is never.
+    #[prost(uint64, optional, tag = "5")]
+    pub tombstone_ms: Option<u64>,
 }
 
 impl From<&model::TopicChange> for TopicSettings {
@@ -224,6 +230,8 @@ impl From<&model::TopicChange> for TopicSettings {
             retain_ms: change.retain_ms.map(Keep::number),
             retain_bytes: change.retain_bytes.map(Keep::number),
             retain_consumed: change.retain_consumed,
+            compact: change.compact,
+            tombstone_ms: change.tombstone_ms.map(Keep::number),
         }
     }
 }
@@ -234,6 +242,8 @@ impl From<&model::TopicSettings> for TopicSettings {
             retain_ms: Some(settings.retain_ms.number()),
             retain_bytes: Some(settings.retain_bytes.number()),
             retain_consumed: Some(settings.retain_consumed),
+            compact: Some(settings.compact),
+            tombstone_ms: Some(settings.tombstone_ms.number()),
         }
     }
 }
@@ -246,6 +256,8 @@ impl TopicSettings {
             retain_ms: self.retain_ms.map(Keep::from_number),
             retain_bytes: self.retain_bytes.map(Keep::from_number),
             retain_consumed: self.retain_consumed,
+            compact: self.compact,
+            tombstone_ms: self.tombstone_ms.map(Keep::from_number),
         }
     }
 }

@@ -66,6 +66,7 @@ fn settings() -> proto::TopicSettings {
         retain_ms: Some(259_200_000),
         retain_bytes: Some(10 << 30),
         retain_consumed: Some(true),
+        ..proto::TopicSettings::default()
     }
 }
 

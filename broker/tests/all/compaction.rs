@@ -1,0 +1,115 @@
+//! Topics that keep the newest message of each key: what is refused, and what of a grant is gone.
+
+use tidegate_broker::request::{OneGroup, Outcome, Request, UpdateTopic};
+use tidegate_broker::{Admission, RangeSet, Reply};
+use tidegate_model::{ProducerId, TopicChange, code};
+
+use crate::node::{Node, batch, group, policy, receive, subscribe, topic};
+
+const ONE: ProducerId = ProducerId(1);
+
+fn compact(node: &mut Node, compact: bool) {
+    let request = UpdateTopic {
+        topic: topic("t"),
+        change: TopicChange {
+            compact: Some(compact),
+            ..TopicChange::default()
+        },
+    };
+    node.admin(Request::UpdateTopic(request)).unwrap();
+    node.flush_all();
+}
+
+/// Cursor, end, leased and parked of the group's queue.
+fn cursor(node: &mut Node) -> (u64, u64, u64, u64) {
+    let described = node.admin(Request::DescribeGroup(OneGroup { group: group("g") }));
+    let Ok(Reply::Group(info)) = described else {
+        panic!("a group's description");
+    };
+    let queue = info.subscriptions[0].queues[0];
+    (queue.cursor.0, queue.next.0, queue.leased, queue.parked)
+}
+
+#[test]
+fn a_message_without_a_key_is_refused_and_a_retry_of_an_earlier_one_is_not() {
+    let mut node = Node::with(1, policy(3, &[]));
+    let earlier = batch("t", 0, ONE, 0, 2);
+    let later = batch("t", 0, ONE, 2, 2);
+    assert!(matches!(node.publish(&earlier), Admission::Append { .. }));
+    node.flush_all();
+    compact(&mut node, true);
+    let Admission::Refuse(refusal) = node.core.admit_with(&later, Some(1)) else {
+        panic!("it has no key");
+    };
+    assert_eq!(refusal.code, code::KEY_REQUIRED);
+    assert!(refusal.message.contains("record 1"), "{refusal:?}");
+    assert!(matches!(
+        node.core.admit_with(&earlier, Some(1)),
+        Admission::Duplicate(_)
+    ));
+    assert!(matches!(node.publish(&later), Admission::Append { .. }));
+    compact(&mut node, false);
+    let last = batch("t", 0, ONE, 4, 1);
+    assert!(matches!(
+        node.core.admit_with(&last, Some(0)),
+        Admission::Append { .. }
+    ));
+}
+
+#[test]
+fn what_is_gone_of_a_grant_is_done_and_its_credit_comes_back() {
+    let mut node = Node::with(1, policy(3, &[0]));
+    node.open("g", "t", 0);
+    for _ in 0..3 {
+        node.store("t", 0, 3);
+    }
+    node.subscribe(1, &subscribe("g", "t")).unwrap();
+    node.credit(1, 6, 1 << 20);
+    node.flush_all();
+    let grants = node.take_grants();
+    assert_eq!(grants.len(), 2);
+    // All of the first, and one in the middle of the second.
+    node.gone(&grants[0], &grants[0].offsets);
+    node.gone(&grants[1], &RangeSet::one(4, 5));
+    node.flush_all();
+    let more = node.take_grants();
+    let given: u64 = more.iter().map(|grant| grant.offsets.count()).sum();
+    assert_eq!(given, 3, "for the four that are gone, all there is");
+    assert_eq!(cursor(&mut node), (3, 9, 5, 0));
+    // Twice is once.
+    node.gone(&grants[0], &grants[0].offsets);
+    let rest = grants[1].offsets.clone();
+    node.settle("g", "t", &grants[1], &rest, Outcome::Ack);
+    node.flush_all();
+    assert_eq!(cursor(&mut node), (6, 9, 3, 0));
+    node.advance(5_000);
+    node.flush_all();
+    node.restart(0);
+    assert_eq!(cursor(&mut node).0, 6);
+}
+
+#[test]
+fn what_is_gone_while_it_waits_for_another_attempt_is_done() {
+    let mut node = Node::with(1, policy(3, &[1000]));
+    node.open("g", "t", 0);
+    node.store("t", 0, 2);
+    node.receive(1, &receive("g", "t", 10, 0)).unwrap();
+    node.flush_all();
+    let grants = node.take_grants();
+    let nack = Outcome::Nack { delay_ms: None };
+    node.settle("g", "t", &grants[0], &grants[0].offsets, nack);
+    node.flush_all();
+    assert_eq!(cursor(&mut node), (2, 2, 0, 2), "two wait");
+    node.advance(2000);
+    node.receive(2, &receive("g", "t", 10, 0)).unwrap();
+    node.flush_all();
+    let again = node.take_grants();
+    assert_eq!(again[0].attempt, 2);
+    node.gone(&again[0], &again[0].offsets);
+    // What is passed over is logged before long.
+    node.advance(60_000);
+    node.flush_all();
+    assert_eq!(cursor(&mut node), (2, 2, 0, 0));
+    node.restart(0);
+    assert_eq!(cursor(&mut node), (2, 2, 0, 0));
+}
