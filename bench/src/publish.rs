@@ -8,6 +8,7 @@ use tidegate_client::{Client, ClientKey, ConnectOptions, CreateTopic, Producer, 
 use tidegate_model::{Message, Name, TopicChange, TopicRef};
 use tidegate_sandbox_tests::BrokerProcess;
 
+use crate::machine::cpu_ns;
 use crate::table::{Table, number, verdict};
 use crate::{cpu, disk};
 
@@ -83,10 +84,12 @@ pub(crate) async fn measure(folder: &Path, time: Duration) -> anyhow::Result<Tab
             "in flight",
             "acks/s",
             "bare syncs/s",
-            "ratio",
+            "of bare",
+            "times one",
             "target",
             "",
             "acks per sync",
+            "cores busy, client / broker",
             "p50 / p99 ms",
         ],
     );
@@ -102,14 +105,23 @@ pub(crate) async fn measure(folder: &Path, time: Duration) -> anyhow::Result<Tab
     let mut one = 0.0;
     for in_flight in [1, 4, 64, 512] {
         let (mut bares, mut runs) = (Vec::new(), Vec::new());
+        let (mut client, mut broker) = (0.0, 0.0);
         let syncs_before = rig.metric("tidegate_log_syncs")?;
         // Limit and figure take turns: a shared disk changes by the minute.
         for _ in 0..ROUNDS {
             bares.push(disk::bare(folder, time / ROUNDS)?);
-            runs.push(closed_loop(&producer, in_flight, time / ROUNDS).await?);
+            let pids = [std::process::id(), rig.broker.pid()];
+            let before = pids.map(cpu_ns);
+            let run = closed_loop(&producer, in_flight, time / ROUNDS).await?;
+            let [near, far] = pids.map(cpu_ns);
+            let [near_before, far_before] = before;
+            client += (near? - near_before?) as f64 / 1e9;
+            broker += (far? - far_before?) as f64 / 1e9;
+            runs.push(run);
         }
         let syncs = rig.metric("tidegate_log_syncs")? - syncs_before;
         let acks: u64 = runs.iter().map(|run| run.acks).sum();
+        let seconds: f64 = runs.iter().map(|run| run.seconds).sum();
         let pair_ratios = bares.iter().zip(&runs);
         let ratio = cpu::median(
             pair_ratios
@@ -137,9 +149,15 @@ pub(crate) async fn measure(folder: &Path, time: Duration) -> anyhow::Result<Tab
                 bare.p99_us
             ),
             number(ratio),
+            number(run.per_second / one),
             target,
             verdict(met),
             number(acks as f64 / syncs.max(1.0)),
+            format!(
+                "{} / {}",
+                number(client / seconds),
+                number(broker / seconds)
+            ),
             format!(
                 "{:.2} / {:.2}",
                 run.p50_us as f64 / 1000.0,
@@ -159,6 +177,7 @@ fn middle<T>(mut all: Vec<T>, by: impl Fn(&T) -> f64) -> T {
 
 struct Run {
     acks: u64,
+    seconds: f64,
     per_second: f64,
     p50_us: u64,
     p99_us: u64,
@@ -185,9 +204,11 @@ async fn closed_loop(producer: &Producer, in_flight: usize, time: Duration) -> a
         all.add(latencies??)?;
     }
     let acks = all.len();
+    let seconds = start.elapsed().as_secs_f64();
     Ok(Run {
         acks,
-        per_second: acks as f64 / start.elapsed().as_secs_f64(),
+        seconds,
+        per_second: acks as f64 / seconds,
         p50_us: all.value_at_quantile(0.5),
         p99_us: all.value_at_quantile(0.99),
     })
