@@ -36,8 +36,9 @@ const TOPIC_QUEUES: u32 = 1000;
 const BODY: usize = 100;
 /// Publishes that wait for one sync.
 const GROUP: usize = 512;
-/// Queues that are received from: enough for a steady figure.
-const RECEIVED_QUEUES: u64 = 100_000;
+/// Receives in each order: enough for a steady figure.
+const RECEIVES: u64 = 100_000;
+const RECEIVE_MESSAGES: u64 = 10;
 /// Memory is looked at every so many syncs.
 const RSS_EVERY: u64 = 64;
 const RSS_MIB_MAX: f64 = 150.0;
@@ -53,7 +54,8 @@ pub(crate) fn measure(folder: &Path, queues: u64) -> anyhow::Result<Table> {
         &[
             "queues",
             "CPU ns per publish",
-            "CPU ns per receive",
+            "CPU ns per message received",
+            "the same, queue after queue",
             "RssAnon + RssShmem MiB (most while publishing)",
             "limit",
             "restart ms (MB read)",
@@ -82,7 +84,8 @@ pub(crate) fn measure(folder: &Path, queues: u64) -> anyhow::Result<Table> {
         table.row(vec![
             number(count as f64),
             beside(run.publish, few.publish),
-            beside(run.receive, few.receive),
+            beside(run.by_chance, few.by_chance),
+            beside(run.in_order, few.in_order),
             format!("{} ({})", number(run.rss), number(run.rss_max)),
             format!(
                 "<= {} {}",
@@ -104,7 +107,8 @@ pub(crate) fn measure(folder: &Path, queues: u64) -> anyhow::Result<Table> {
 #[derive(Clone, Copy)]
 struct Figures {
     publish: f64,
-    receive: f64,
+    in_order: f64,
+    by_chance: f64,
     rss: f64,
     rss_max: f64,
     restart_ms: f64,
@@ -130,9 +134,10 @@ fn figures(folder: &Path, queues: u64, messages: u64) -> anyhow::Result<Figures>
     let filled = child("fill")?;
     let opened = child("open")?;
     match (&filled[..], &opened[..]) {
-        (&[publish, receive, rss, rss_max], &[restart_ms, read_mb]) => Ok(Figures {
+        (&[publish, in_order, by_chance, rss, rss_max], &[restart_ms, read_mb]) => Ok(Figures {
             publish,
-            receive,
+            in_order,
+            by_chance,
             rss,
             rss_max,
             restart_ms,
@@ -150,9 +155,10 @@ pub(crate) fn child(step: &str, queues: u64, messages: u64, folder: &Path) -> an
             let mut node = Node::open(folder)?;
             node.create_topics(queues)?;
             let publish = node.publish(queues, messages)?;
-            let receive = node.receive(queues)?;
+            let [in_order, by_chance] = receives(queues, messages);
+            let (in_order, by_chance) = (node.receive(&in_order)?, node.receive(&by_chance)?);
             let (rss, rss_max) = (rss_mib()?, node.rss_max);
-            writeln!(out, "{publish} {receive} {rss} {rss_max}")?;
+            writeln!(out, "{publish} {in_order} {by_chance} {rss} {rss_max}")?;
             out.flush()?;
             // As SIGKILL leaves it: no last checkpoint, nothing closed.
             std::process::exit(0);
@@ -360,31 +366,47 @@ impl Node {
         [&(catalog.len() as u64).to_le_bytes()[..], &catalog, &own].concat()
     }
 
-    /// Reads ten messages at a time from many queues, the last ones first and none twice, so that
-    /// few queues are as cold as many; CPU ns per message.
-    fn receive(&self, queues: u64) -> anyhow::Result<f64> {
+    /// Reads ten messages at a time from many queues, none twice; CPU ns per message.
+    fn receive(&self, receives: &[Receive]) -> anyhow::Result<f64> {
         let reader = &self.store.reader;
-        let stride = (queues / RECEIVED_QUEUES).max(1);
-        let again = (RECEIVED_QUEUES / queues).max(1);
         let mut entries: Vec<IndexEntry> = Vec::new();
         cpu::per_item(|| {
             let mut messages = 0;
-            for round in 0..again {
-                for queue in (1..=queues).step_by(usize::try_from(stride)?) {
-                    let bounds = reader.bounds(QueueId(queue));
-                    let held = crate::store::held(bounds);
-                    let from = held.saturating_sub(10 * (round + 1));
-                    entries.clear();
-                    reader.entries(QueueId(queue), Offset(from), 10, &mut entries)?;
-                    for entry in &entries {
-                        std::hint::black_box(reader.read(entry.position)?);
-                    }
-                    messages += entries.len() as u64;
+            for receive in receives {
+                let held = crate::store::held(reader.bounds(receive.queue));
+                let from = held.saturating_sub(RECEIVE_MESSAGES * receive.newer);
+                entries.clear();
+                let max = usize::try_from(RECEIVE_MESSAGES)?;
+                reader.entries(receive.queue, Offset(from), max, &mut entries)?;
+                for entry in &entries {
+                    std::hint::black_box(reader.read(entry.position)?);
                 }
+                messages += entries.len() as u64;
             }
             Ok(messages)
         })
     }
+}
+
+/// A receive: of the messages of a queue the newest but so many receives, that one counted.
+#[derive(Clone, Copy)]
+struct Receive {
+    queue: QueueId,
+    newer: u64,
+}
+
+/// Two times [`RECEIVES`], or as many as there are messages for: queue after queue, and by
+/// chance as consumers come that know nothing of each other.
+fn receives(queues: u64, messages: u64) -> [Vec<Receive>; 2] {
+    let count = RECEIVES.min(messages / RECEIVE_MESSAGES / 2);
+    let of = |number: u64| Receive {
+        queue: QueueId(1 + number % queues),
+        newer: 1 + number / queues,
+    };
+    let in_order = (0..count).map(of).collect();
+    let mut by_chance: Vec<Receive> = (count..2 * count).map(of).collect();
+    fastrand::Rng::with_seed(1).shuffle(&mut by_chance);
+    [in_order, by_chance]
 }
 
 /// Memory of this process that can't be dropped like a file's pages.

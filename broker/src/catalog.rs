@@ -6,7 +6,7 @@ mod refuse;
 mod snapshot;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -122,12 +122,12 @@ pub struct Catalog {
     /// The last id given of each kind; none is ever given again.
     pub(crate) last: LastIds,
     pub(crate) topics: BTreeMap<TopicId, Topic>,
-    pub(crate) topic_names: BTreeMap<TopicRef, TopicId>,
+    pub(crate) topic_names: HashMap<TopicRef, TopicId>,
     pub(crate) queues: QueueTable<TopicId>,
     pub(crate) groups: BTreeMap<GroupId, Group>,
-    pub(crate) group_names: BTreeMap<GroupRef, GroupId>,
+    pub(crate) group_names: HashMap<GroupRef, GroupId>,
     pub(crate) views: BTreeMap<ViewId, View>,
-    pub(crate) view_names: BTreeMap<ViewRef, ViewId>,
+    pub(crate) view_names: HashMap<ViewRef, ViewId>,
     pub(crate) plugins: BTreeMap<PluginRef, Plugin>,
     pub(crate) cursors: BTreeMap<CursorId, Cursor>,
     pub(crate) clients: BTreeMap<[u8; 32], Client>,
@@ -163,12 +163,12 @@ impl Catalog {
             shards,
             last: LastIds::default(),
             topics: BTreeMap::new(),
-            topic_names: BTreeMap::new(),
+            topic_names: HashMap::new(),
             queues: QueueTable::default(),
             groups: BTreeMap::new(),
-            group_names: BTreeMap::new(),
+            group_names: HashMap::new(),
             views: BTreeMap::new(),
-            view_names: BTreeMap::new(),
+            view_names: HashMap::new(),
             plugins: BTreeMap::new(),
             cursors: BTreeMap::new(),
             clients: BTreeMap::new(),

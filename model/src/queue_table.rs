@@ -6,17 +6,24 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use crate::QueueId;
 
 /// Rows of a page; a multiple of 64.
 const PAGE_ROWS: u64 = 256;
 const WORDS: usize = (PAGE_ROWS / 64) as usize;
+/// Pages that are found by a single step: those of the first four million ids. A place takes 48 bytes
+/// even where its page is gone, so there is an end.
+const NEAR_PAGES: usize = 1 << 14;
 
 /// Values by queue id, in the order of ids.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct QueueTable<V> {
-    pages: BTreeMap<u64, Page<V>>,
+    /// By number; the last one is there, so that equal tables are equal.
+    near: Vec<Option<Page<V>>>,
+    /// By number, from [`NEAR_PAGES`] on.
+    far: BTreeMap<u64, Page<V>>,
     len: usize,
 }
 
@@ -30,7 +37,8 @@ struct Page<V> {
 impl<V> Default for QueueTable<V> {
     fn default() -> Self {
         Self {
-            pages: BTreeMap::new(),
+            near: Vec::new(),
+            far: BTreeMap::new(),
             len: 0,
         }
     }
@@ -53,15 +61,25 @@ impl<V> QueueTable<V> {
     #[must_use]
     pub fn get(&self, queue: QueueId) -> Option<&V> {
         let (number, row) = place(queue);
-        let page = self.pages.get(&number)?;
+        let page = match near(number) {
+            Some(at) => self.near.get(at)?.as_ref()?,
+            None => self.far.get(&number)?,
+        };
         page.is_taken(row).then(|| &page.rows[row])
     }
 
     /// The value of a queue, to be changed.
     pub fn get_mut(&mut self, queue: QueueId) -> Option<&mut V> {
         let (number, row) = place(queue);
-        let page = self.pages.get_mut(&number)?;
+        let page = self.page_mut(number)?;
         page.is_taken(row).then(|| &mut page.rows[row])
+    }
+
+    fn page_mut(&mut self, number: u64) -> Option<&mut Page<V>> {
+        match near(number) {
+            Some(at) => self.near.get_mut(at)?.as_mut(),
+            None => self.far.get_mut(&number),
+        }
     }
 
     /// The queues and their values, ids rising.
@@ -72,14 +90,17 @@ impl<V> QueueTable<V> {
     /// The queues from `first` on, inclusive, and their values, ids rising.
     pub fn from(&self, first: QueueId) -> impl Iterator<Item = (QueueId, &V)> {
         let (first_page, first_row) = place(first);
-        self.pages
-            .range(first_page..)
-            .flat_map(move |(number, page)| {
-                let from = if *number == first_page { first_row } else { 0 };
-                (from..page.rows.len())
-                    .filter(|row| page.is_taken(*row))
-                    .map(|row| (QueueId(*number * PAGE_ROWS + row as u64), &page.rows[row]))
-            })
+        let near_from = near(first_page).unwrap_or(NEAR_PAGES);
+        let near = self.near.iter().enumerate().skip(near_from);
+        let near = near.filter_map(|(at, page)| Some((at as u64, page.as_ref()?)));
+        let far = self.far.range(first_page..);
+        let far = far.map(|(number, page)| (*number, page));
+        near.chain(far).flat_map(move |(number, page)| {
+            let from = if number == first_page { first_row } else { 0 };
+            (from..page.rows.len())
+                .filter(|row| page.is_taken(*row))
+                .map(move |row| (QueueId(number * PAGE_ROWS + row as u64), &page.rows[row]))
+        })
     }
 }
 
@@ -87,7 +108,15 @@ impl<V: Clone + Default> QueueTable<V> {
     /// The value of a queue, which is made by `make` if there is none.
     pub fn get_or_insert_with(&mut self, queue: QueueId, make: impl FnOnce() -> V) -> &mut V {
         let (number, row) = place(queue);
-        let page = self.pages.entry(number).or_insert_with(Page::empty);
+        let page = match near(number) {
+            Some(at) => {
+                if at >= self.near.len() {
+                    self.near.resize_with(at + 1, || None);
+                }
+                self.near[at].get_or_insert_with(Page::empty)
+            }
+            None => self.far.entry(number).or_insert_with(Page::empty),
+        };
         if !page.is_taken(row) {
             page.take(row);
             page.rows[row] = make();
@@ -107,17 +136,27 @@ impl<V: Clone + Default> QueueTable<V> {
     /// Takes a queue's value away.
     pub fn remove(&mut self, queue: QueueId) -> Option<V> {
         let (number, row) = place(queue);
-        let page = self.pages.get_mut(&number)?;
+        let page = self.page_mut(number)?;
         if !page.is_taken(row) {
             return None;
         }
         let value = core::mem::take(&mut page.rows[row]);
         page.taken[row / 64] &= !(1 << (row % 64));
         if page.taken == [0; WORDS] {
-            self.pages.remove(&number);
+            self.remove_page(number);
         }
         self.len -= 1;
         Some(value)
+    }
+
+    fn remove_page(&mut self, number: u64) {
+        let Some(at) = near(number) else {
+            self.far.remove(&number);
+            return;
+        };
+        self.near[at] = None;
+        let kept = self.near.iter().rposition(Option::is_some);
+        self.near.truncate(kept.map_or(0, |last| last + 1));
     }
 }
 
@@ -156,10 +195,14 @@ fn place(queue: QueueId) -> (u64, usize) {
     (queue.0 / PAGE_ROWS, row)
 }
 
+/// The place of a page that is found by a single step.
+fn near(page: u64) -> Option<usize> {
+    usize::try_from(page).ok().filter(|at| *at < NEAR_PAGES)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec::Vec;
     use proptest::prelude::*;
 
     #[derive(Clone, Debug)]
@@ -171,12 +214,15 @@ mod tests {
         From(u64),
     }
 
-    /// Ids that share pages, ids at the edges of pages, and the last there is.
+    const FIRST_FAR: u64 = NEAR_PAGES as u64 * PAGE_ROWS;
+
+    /// Ids that share pages, ids at the edges of pages, of the near ones, and the last there is.
     fn id() -> impl Strategy<Value = u64> {
         prop_oneof![
             0..8_u64,
             250..262_u64,
             510..520_u64,
+            FIRST_FAR - 2..FIRST_FAR + 2,
             Just(u64::MAX),
             Just(u64::MAX - 256)
         ]

@@ -43,7 +43,10 @@ impl Table {
         segments: &[SegmentRow],
     ) -> Vec<u8> {
         let count = |count: usize| u32::try_from(count).expect("under 2^32 queues and segments");
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + queues.len() * QUEUE_BYTES);
+        let seqs: usize = segments.iter().map(|row| row.seqs.len()).sum();
+        let rows = queues.len() * QUEUE_BYTES + segments.len() * SEGMENT_BYTES + seqs * SEQS_BYTES;
+        // All of it: growing by a row would copy those of a million queues.
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + rows);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&count(queues.len()).to_le_bytes());
         bytes.extend_from_slice(&count(segments.len()).to_le_bytes());
@@ -70,6 +73,7 @@ impl Table {
                 bytes.extend_from_slice(&bounds.last.to_le_bytes());
             }
         }
+        debug_assert_eq!(bytes.len(), HEADER_BYTES + rows, "the room was for all");
         bytes
     }
 
