@@ -36,8 +36,9 @@ const TOPIC_QUEUES: u32 = 1000;
 const BODY: usize = 100;
 /// Publishes that wait for one sync.
 const GROUP: usize = 512;
-/// Receives in each order: enough for a steady figure.
-const RECEIVES: u64 = 100_000;
+/// Rounds of receives in each order, of which the middle one counts, and receives in a round.
+const ROUNDS: u64 = 5;
+const RECEIVES: u64 = 50_000;
 const RECEIVE_MESSAGES: u64 = 10;
 /// Memory is looked at every so many syncs.
 const RSS_EVERY: u64 = 64;
@@ -155,8 +156,12 @@ pub(crate) fn child(step: &str, queues: u64, messages: u64, folder: &Path) -> an
             let mut node = Node::open(folder)?;
             node.create_topics(queues)?;
             let publish = node.publish(queues, messages)?;
-            let [in_order, by_chance] = receives(queues, messages);
-            let (in_order, by_chance) = (node.receive(&in_order)?, node.receive(&by_chance)?);
+            let figures = rounds(queues, messages).map(|rounds| {
+                let each = rounds.iter().map(|receives| node.receive(receives));
+                each.collect::<anyhow::Result<Vec<_>>>().map(cpu::median)
+            });
+            let [in_order, by_chance] = figures;
+            let (in_order, by_chance) = (in_order?, by_chance?);
             let (rss, rss_max) = (rss_mib()?, node.rss_max);
             writeln!(out, "{publish} {in_order} {by_chance} {rss} {rss_max}")?;
             out.flush()?;
@@ -395,17 +400,24 @@ struct Receive {
     newer: u64,
 }
 
-/// Two times [`RECEIVES`], or as many as there are messages for: queue after queue, and by
-/// chance as consumers come that know nothing of each other.
-fn receives(queues: u64, messages: u64) -> [Vec<Receive>; 2] {
-    let count = RECEIVES.min(messages / RECEIVE_MESSAGES / 2);
+/// Two times [`ROUNDS`] rounds of [`RECEIVES`], or of as many as there are messages for: queue after
+/// queue, and by chance as consumers come that know nothing of each other.
+fn rounds(queues: u64, messages: u64) -> [Vec<Vec<Receive>>; 2] {
+    let count = RECEIVES.min(messages / RECEIVE_MESSAGES / (2 * ROUNDS));
     let of = |number: u64| Receive {
         queue: QueueId(1 + number % queues),
         newer: 1 + number / queues,
     };
-    let in_order = (0..count).map(of).collect();
-    let mut by_chance: Vec<Receive> = (count..2 * count).map(of).collect();
-    fastrand::Rng::with_seed(1).shuffle(&mut by_chance);
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut in_order = Vec::new();
+    let mut by_chance = Vec::new();
+    for round in 0..ROUNDS {
+        let first = 2 * round * count;
+        in_order.push((first..first + count).map(of).collect());
+        let mut shuffled: Vec<Receive> = (first + count..first + 2 * count).map(of).collect();
+        random.shuffle(&mut shuffled);
+        by_chance.push(shuffled);
+    }
     [in_order, by_chance]
 }
 
