@@ -364,7 +364,7 @@ impl Delivery {
         }
     }
 
-    /// Granted messages are not there any more. Their credit goes back.
+    /// Granted messages can't be sent. Their credit goes back.
     pub(crate) fn gone(&mut self, gone: &Gone, cx: &mut Context<'_>) {
         let Some(active) = self.active.get_mut(&gone.cursor) else {
             return;

@@ -46,7 +46,7 @@ pub struct Journaled {
     pub token: Option<RequestToken>,
 }
 
-/// Granted messages that are not there any more: a newer one of their key has superseded them since.
+/// Granted messages that can't be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gone {
     /// To whom they were granted.
@@ -61,6 +61,9 @@ pub struct Gone {
     pub lease: LeaseId,
     /// Their offsets.
     pub offsets: RangeSet,
+    /// They can't be read, and wait for their next attempt as what was given back. Else they are not
+    /// there any more, a newer one of their key having superseded them since: they are done.
+    pub unreadable: bool,
 }
 
 /// A wish for records of one queue. At most one is open per cursor and queue.
@@ -129,12 +132,12 @@ pub struct FetchedBatch {
     pub failed: Vec<Failed>,
 }
 
-/// Records on which a filter failed.
+/// Records on which a filter failed, or that can't be read and so be shown to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
     /// Their offsets.
     pub offsets: RangeSet,
-    /// The failed binding's policy.
+    /// The failed binding's policy; [`OnError::Retry`] for what can't be read.
     pub on_error: OnError,
     /// How it failed.
     pub code: Code,

@@ -28,6 +28,7 @@ pub(crate) struct Metrics {
     pub(crate) settled_runs: Counter,
     pub(crate) dead_lettered: Counter,
     pub(crate) expired_messages: Counter,
+    pub(crate) damaged_messages: Counter,
     pub(crate) trimmed_bytes: Counter,
     pub(crate) guest_calls: Counter,
     pub(crate) guest_failures: Counter,
@@ -136,6 +137,10 @@ impl Metrics {
             "expired_messages",
             "Messages gone by retention that a group was not done with, once for each such group",
         );
+        let damaged_messages = counter(
+            "damaged_messages",
+            "Messages that couldn't be read at any attempt of a group, once for each such group",
+        );
         let guest_calls = counter("guest_calls", "Calls into plugins");
         let guest_failures = counter("guest_failures", "Calls into plugins that failed");
         let guest_records = counter("guest_records", "Messages judged by plugins");
@@ -227,6 +232,7 @@ impl Metrics {
             settled_runs,
             dead_lettered,
             expired_messages,
+            damaged_messages,
             trimmed_bytes,
             guest_calls,
             guest_failures,

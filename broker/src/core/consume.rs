@@ -217,7 +217,8 @@ impl Core {
         delivery.fetched(token, fetched, &mut cx);
     }
 
-    /// Granted messages are not there any more. They are done for the cursor, as what it passes over.
+    /// Granted messages can't be sent: they are not there any more, and done for the cursor as what it
+    /// passes over, or can't be read, and wait for their next attempt. Their credit goes back.
     pub fn gone(&mut self, now: Timestamp, gone: &Gone, effects: &mut Effects) {
         let (delivery, mut cx) = self.deliver(now, effects);
         delivery.gone(gone, &mut cx);

@@ -188,8 +188,8 @@ impl Active {
         lane.leases.insert(key, renewed);
     }
 
-    /// What compaction took while it was leased is done, as what is passed over. How many messages
-    /// of the lease that was, and how many bytes they were taken for.
+    /// What compaction took while it was leased is done, as what is passed over; what can't be read is
+    /// given back. How many messages of the lease that was, and how many bytes they were taken for.
     pub(super) fn gone(
         &mut self,
         gone: &Gone,
@@ -201,10 +201,15 @@ impl Active {
         };
         let (mut messages, mut bytes) = (0, 0);
         for (key, mine) in self.mine(index, gone.base_offset.0, gone.lease, &gone.offsets) {
-            let lease = self.take_open(index, key, &mine, desk);
-            let record_bytes = lease.map_or(0, |lease| u64::from(lease.record_bytes));
+            let Some(lease) = self.take_open(index, key, &mine, desk) else {
+                continue;
+            };
             messages += mine.count();
-            bytes += mine.count() * record_bytes;
+            bytes += mine.count() * u64::from(lease.record_bytes);
+            if gone.unreadable {
+                self.unsettled(index, key, &lease, mine, cx);
+                continue;
+            }
             let lane = &mut self.lanes[index];
             lane.passed_count += mine.count();
             lane.passed.union(&mine);
@@ -219,15 +224,28 @@ impl Active {
         let Some(lease) = self.lanes[index].leases.remove(&key) else {
             return;
         };
+        let open = lease.open.clone();
+        self.unsettled(index, key, &lease, open, cx);
+        self.wake(index);
+    }
+
+    /// Nobody said what became of messages of a lease: their delivery failed.
+    fn unsettled(
+        &mut self,
+        index: usize,
+        key: LeaseKey,
+        lease: &Lease,
+        offsets: RangeSet,
+        cx: &mut Context<'_>,
+    ) {
         let due = cx.now.plus_ms(self.backoff_ms(lease.attempt));
         let run = Run {
             base: key.base,
             span: lease.span,
             record_bytes: lease.record_bytes,
-            offsets: lease.open,
+            offsets,
         };
         self.give_back(index, run, lease.attempt, due, None, cx);
-        self.wake(index);
     }
 
     /// Messages whose delivery failed wait for the next, or leave the group.

@@ -113,3 +113,37 @@ fn what_is_gone_while_it_waits_for_another_attempt_is_done() {
     node.restart(0);
     assert_eq!(cursor(&mut node), (2, 2, 0, 0));
 }
+
+#[test]
+fn what_cannot_be_read_waits_and_is_given_up_and_its_credit_comes_back() {
+    let mut node = Node::with(1, policy(2, &[1000]));
+    node.open("g", "t", 0);
+    for _ in 0..3 {
+        node.store("t", 0, 3);
+    }
+    node.subscribe(1, &subscribe("g", "t")).unwrap();
+    node.credit(1, 3, 1 << 20);
+    node.flush_all();
+    let first = node.take_grants().remove(0);
+    node.unreadable(&first);
+    node.flush_all();
+    let next = node.take_grants().remove(0);
+    assert_eq!(next.offsets, RangeSet::one(3, 6), "on the same credit");
+    node.settle("g", "t", &next, &next.offsets, Outcome::Ack);
+    node.flush_all();
+    assert_eq!(cursor(&mut node), (6, 9, 0, 3), "the first three wait");
+    node.credit(1, 3, 1 << 20);
+    node.flush_all();
+    let last = node.take_grants().remove(0);
+    node.settle("g", "t", &last, &last.offsets, Outcome::Ack);
+    node.advance(2000);
+    node.credit(1, 3, 1 << 20);
+    node.flush_all();
+    let again = node.take_grants().remove(0);
+    assert_eq!((again.attempt, &again.offsets), (2, &first.offsets));
+    node.unreadable(&again);
+    node.flush_all();
+    assert_eq!(cursor(&mut node), (9, 9, 0, 0));
+    node.restart(0);
+    assert_eq!(cursor(&mut node), (9, 9, 0, 0));
+}

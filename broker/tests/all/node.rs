@@ -438,6 +438,15 @@ impl Node {
 
     /// Some of what was granted is not there any more.
     pub(crate) fn gone(&mut self, grant: &Grant, offsets: &RangeSet) {
+        self.unsent(grant, offsets, false);
+    }
+
+    /// Nothing of what was granted can be read.
+    pub(crate) fn unreadable(&mut self, grant: &Grant) {
+        self.unsent(grant, &grant.offsets, true);
+    }
+
+    fn unsent(&mut self, grant: &Grant, offsets: &RangeSet, unreadable: bool) {
         let gone = Gone {
             to: grant.to,
             cursor: grant.cursor,
@@ -445,6 +454,7 @@ impl Node {
             base_offset: grant.base_offset,
             lease: grant.lease,
             offsets: offsets.clone(),
+            unreadable,
         };
         self.core.gone(self.now, &gone, &mut self.effects);
         self.absorb();

@@ -2,6 +2,7 @@
 
 mod backup;
 mod compaction;
+mod damage;
 mod finding;
 mod flights;
 mod groups;

@@ -35,6 +35,8 @@ pub(super) enum Pending {
     },
     DeadLetter {
         copies: Option<Appended>,
+        /// Messages without a copy because they can't be read.
+        damaged: u64,
         shard: ShardId,
         entry: JournalEntry,
     },
@@ -113,10 +115,12 @@ impl Owner {
             }
             Pending::DeadLetter {
                 copies,
+                damaged,
                 shard,
                 entry,
             } => {
                 self.mark_dirty(shard);
+                self.metrics.damaged_messages.inc_by(damaged);
                 if let Some(copies) = copies {
                     self.metrics.dead_lettered.inc_by(u64::from(copies.count));
                     self.core

@@ -10,7 +10,7 @@ use tidegate_model::{
     Timestamp, Value,
 };
 use tidegate_session::SubscriptionId;
-use tidegate_store::{AppendError, Batch, Kind, ReadError};
+use tidegate_store::{AppendError, Batch, IndexEntry, Kind, ReadError, StoredBatch};
 
 use super::Owner;
 use super::admin::Then;
@@ -117,7 +117,14 @@ impl Owner {
     /// False if the log has no room now.
     fn append_dead_letter(&mut self, letter: &DeadLetter, queue: QueueId) -> bool {
         let now = self.clock.now();
-        let copies = self.dead_letter_copies(letter);
+        let (copies, damaged) = match self.dead_letter_batch(letter) {
+            Ok(batch) => (batch.and_then(|batch| self.copies(letter, &batch)), 0),
+            Err(error) => {
+                tracing::error!(queue = %letter.queue, offset = %letter.base_offset, %error,
+                    "messages that a group gave up can't be read, so there is no copy of them");
+                (None, letter.offsets.count())
+            }
+        };
         let entry = tidegate_broker::journal::encode(std::iter::once(&letter.entry));
         let mut unit: Vec<Batch<'_>> = Vec::with_capacity(2);
         if let Some((section, count, tag_bits, created)) = &copies {
@@ -162,6 +169,7 @@ impl Owner {
         let end = appended.last().expect("a unit has a batch").end;
         let pending = Pending::DeadLetter {
             copies: copy,
+            damaged,
             shard: letter.shard,
             entry: letter.entry.clone(),
         };
@@ -169,28 +177,28 @@ impl Owner {
         true
     }
 
-    /// The records with properties that tell where they come from, as a section. `None` if they
-    /// can't be read any more: their range was quarantined, expired, or compacted away.
-    fn dead_letter_copies(&self, letter: &DeadLetter) -> Option<(Vec<u8>, u16, u64, Timestamp)> {
+    /// The batch that holds the records; `None` if it expired, or was compacted away.
+    fn dead_letter_batch(&self, letter: &DeadLetter) -> Result<Option<StoredBatch>, ReadError> {
         let mut entries = Vec::with_capacity(1);
-        let read = self
-            .reader
-            .entries(letter.queue, letter.base_offset, 1, &mut entries)
-            .and_then(|()| {
-                entries
-                    .first()
-                    .map(|e| self.reader.read_entry(e))
-                    .transpose()
-            });
-        let batch = match read {
-            Ok(Some(batch)) if batch.header.base_offset == letter.base_offset => batch,
-            // Expired, or superseded in a compacted topic.
-            Ok(_) | Err(ReadError::NotFound { .. }) => return None,
-            Err(error) => {
-                tracing::error!(queue = %letter.queue, %error, "dead letters can't be copied");
-                return None;
-            }
+        self.reader
+            .entries(letter.queue, letter.base_offset, 1, &mut entries)?;
+        let is_it = |entry: &&IndexEntry| entry.base_offset == letter.base_offset;
+        let Some(entry) = entries.first().filter(is_it) else {
+            return Ok(None);
         };
+        match self.reader.read_entry(entry) {
+            Err(ReadError::NotFound { .. }) => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    /// The records with properties that tell where they come from, as a section, and their count, tag
+    /// bits and earliest time. `None` if all of them were compacted away.
+    fn copies(
+        &self,
+        letter: &DeadLetter,
+        batch: &StoredBatch,
+    ) -> Option<(Vec<u8>, u16, u64, Timestamp)> {
         let codec = Codec::from_byte(batch.header.codec).ok()?;
         let count = usize::from(batch.header.count);
         let section = Section::parse_trusted(&batch.section, count, codec).ok()?;

@@ -3,9 +3,10 @@
 use std::time::SystemTime;
 
 use tidegate_broker::Refusal;
-use tidegate_broker::effects::{Fetch, Fetched, FetchedBatch};
+use tidegate_broker::effects::{Failed, Fetch, Fetched, FetchedBatch};
 use tidegate_broker::range::RangeSet;
 use tidegate_broker::reply::{DeliveredBatch, Gap, ReadBatches, Reply};
+use tidegate_broker::request::OnError;
 use tidegate_model::{Code, Codec, Offset, QueueId, Section, SectionError, Timestamp, code};
 use tidegate_store::{IndexEntry, ReadError, Reader, StoredBatch};
 
@@ -40,6 +41,10 @@ pub(super) fn unfiltered(fetch: &Fetch, reader: &Reader) -> Result<Fetched, Code
             // Compaction has taken messages out: the batch alone says which.
             let batch = match reader.read_entry(entry) {
                 Err(ReadError::NotFound { .. }) => return Ok(()),
+                Err(error @ ReadError::Quarantined { .. }) => {
+                    batches.push(unreadable(fetch, entry, looked_at, &error));
+                    return Ok(());
+                }
                 read => read.map_err(|error| Walked::Failed(read_code(&error)))?,
             };
             let there = offsets(&batch).map_err(|_| Walked::Failed(code::QUARANTINED))?;
@@ -60,6 +65,8 @@ pub(super) fn unfiltered(fetch: &Fetch, reader: &Reader) -> Result<Fetched, Code
 
 fn filtered(fetch: &Fetch, judge: &mut Judge, reader: &Reader) -> Result<Fetched, Code> {
     let mut stored: Vec<(StoredBatch, (Offset, Offset))> = Vec::new();
+    let mut damaged = Vec::new();
+    let mut visited = fetch.from;
     let mut bytes = 0;
     let next = walk(fetch, reader, |entry, looked_at| {
         if bytes > 0 && bytes + u64::from(entry.section_len) > JUDGED_BYTES {
@@ -68,18 +75,22 @@ fn filtered(fetch: &Fetch, judge: &mut Judge, reader: &Reader) -> Result<Fetched
         let batch = match reader.read_entry(entry) {
             // It expired since it was looked up.
             Err(ReadError::NotFound { .. }) => return Ok(()),
+            Err(error @ ReadError::Quarantined { .. }) => {
+                damaged.push(unreadable(fetch, entry, looked_at, &error));
+                visited = looked_at.1;
+                return Ok(());
+            }
             read => read.map_err(|error| Walked::Failed(read_code(&error)))?,
         };
         bytes += u64::from(entry.section_len);
+        visited = looked_at.1;
         stored.push((batch, looked_at));
         Ok(())
     });
-    // What was read before the damage is judged and delivered; the next fetch meets it alone.
+    // What was read before the failure is judged and delivered; the next fetch meets it alone.
     let next = match next {
-        Err(reason) if stored.is_empty() => return Err(reason),
-        Err(_) => stored
-            .last()
-            .map_or(fetch.from, |(_, looked_at)| looked_at.1),
+        Err(reason) if visited == fetch.from => return Err(reason),
+        Err(_) => visited,
         Ok(next) => next,
     };
     let (whole, looked_at): (Vec<_>, Vec<_>) = stored.into_iter().unzip();
@@ -94,7 +105,7 @@ fn filtered(fetch: &Fetch, judge: &mut Judge, reader: &Reader) -> Result<Fetched
             (judged, before, looked_at[stopped.batches - 1].1)
         }
     };
-    let batches = judged
+    let mut batches: Vec<FetchedBatch> = judged
         .into_iter()
         .zip(whole)
         .zip(looked_at)
@@ -116,7 +127,34 @@ fn filtered(fetch: &Fetch, judge: &mut Judge, reader: &Reader) -> Result<Fetched
         })
         .filter(|batch| !batch.accepted.is_empty() || !batch.failed.is_empty())
         .collect();
+    damaged.retain(|batch: &FetchedBatch| batch.base_offset < next);
+    batches.append(&mut damaged);
+    batches.sort_by_key(|batch| batch.base_offset);
     Ok(Fetched::Examined { batches, next })
+}
+
+/// A batch that no filter can see. Whatever the filters' policies, it waits for its next attempt and is
+/// given up when there is none left: the same as becomes of one that can't be sent.
+fn unreadable(
+    fetch: &Fetch,
+    entry: &IndexEntry,
+    looked_at: (Offset, Offset),
+    error: &ReadError,
+) -> FetchedBatch {
+    tracing::error!(queue = %fetch.queue, offset = %entry.base_offset, %error,
+        "messages can't be read; they wait for their next attempt");
+    FetchedBatch {
+        base_offset: entry.base_offset,
+        span: entry.span,
+        bytes: entry.section_len,
+        records: entry.count,
+        accepted: RangeSet::new(),
+        failed: vec![Failed {
+            offsets: RangeSet::one(looked_at.0.0, looked_at.1.0),
+            on_error: OnError::Retry,
+            code: read_code(error),
+        }],
+    }
 }
 
 enum Walked {

@@ -16,7 +16,8 @@ use super::fetch::offsets;
 use super::{Grant, Target, Tools};
 use crate::input::Input;
 
-/// Why granted records can't be sent. Their lease lapses and they are retried, then dead-lettered.
+/// Why granted records can't be sent. What is there and can't be read waits for its next attempt, as
+/// what was given back, and is given up when there is none left.
 #[derive(Debug, thiserror::Error)]
 enum SendError {
     #[error(transparent)]
@@ -61,6 +62,7 @@ impl Outbox {
 
 /// Reads what was granted and puts it where it goes.
 pub(super) fn send(Grant { grant, to }: Grant, outbox: &mut Outbox, tools: &Tools) {
+    let mut unreadable = false;
     let (delivery, gone) = match deliver(&grant, tools) {
         Ok((delivery, gone)) => (Some(delivery), gone),
         // Retention was faster; what was leased of it comes to nothing.
@@ -70,8 +72,9 @@ pub(super) fn send(Grant { grant, to }: Grant, outbox: &mut Outbox, tools: &Tool
         Err(SendError::Gone(_)) => (None, grant.offsets.clone()),
         Err(error) => {
             tracing::error!(queue = %grant.queue, offset = %grant.base_offset, %error,
-                "granted messages can't be read; their lease will lapse");
-            (None, RangeSet::new())
+                "granted messages can't be read; they wait for their next attempt");
+            unreadable = true;
+            (None, grant.offsets.clone())
         }
     };
     if !gone.is_empty() {
@@ -82,6 +85,7 @@ pub(super) fn send(Grant { grant, to }: Grant, outbox: &mut Outbox, tools: &Tool
             base_offset: grant.base_offset,
             lease: grant.lease,
             offsets: gone,
+            unreadable,
         }));
     }
     match (delivery, to) {

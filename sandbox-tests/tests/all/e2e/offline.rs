@@ -42,7 +42,7 @@ fn stopped() -> (Sandbox, PathBuf, BTreeSet<String>) {
     (sandbox, data, bodies)
 }
 
-fn store(tidegate: &Tidegate, verb: &str, data: &Path, options: &[&str]) -> Finished {
+pub(super) fn store(tidegate: &Tidegate, verb: &str, data: &Path, options: &[&str]) -> Finished {
     let data = data.to_str().unwrap();
     tidegate.run([&["store", verb, data], options].concat())
 }
@@ -51,7 +51,7 @@ fn json(finished: &Finished) -> Value {
     serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error}: {finished:#?}"))
 }
 
-fn log_file(data: &Path, suffix: &str) -> PathBuf {
+pub(super) fn log_file(data: &Path, suffix: &str) -> PathBuf {
     let folder = match suffix {
         ".manifest" => "log/snapshot",
         _ => "log/log",
@@ -66,7 +66,7 @@ fn log_file(data: &Path, suffix: &str) -> PathBuf {
     }
 }
 
-fn flip(path: &Path, offset: u64) {
+pub(super) fn flip(path: &Path, offset: u64) {
     let file = File::options().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
     file.read_exact_at(&mut byte, offset).unwrap();
