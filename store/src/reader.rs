@@ -142,7 +142,14 @@ impl Reader {
     /// Stored bytes of queues that were not among them are counted anew: that reads older segments'
     /// indexes, and so waits.
     pub fn compact(&self, queues: Compaction) {
-        let before = std::mem::replace(&mut *lock(&self.shared.compaction), queues.clone());
+        let before = {
+            let mut known = lock(&self.shared.compaction);
+            if known.runs == queues.runs {
+                known.now = queues.now;
+                return;
+            }
+            std::mem::replace(&mut *known, queues.clone())
+        };
         let ids = queues.runs.iter().flat_map(|run| run.first.0..=run.last.0);
         let is_new = |queue: &QueueId| before.run(*queue).is_none();
         let new: Vec<QueueId> = ids.map(QueueId).filter(is_new).collect();

@@ -116,14 +116,24 @@ impl World {
     }
 
     fn compact(&mut self) {
+        self.name(1, COMPACTED);
+        self.rounds();
+    }
+
+    /// Says that the queues from `first` to `last` are compacted; none if `last` is before it.
+    fn name(&self, first: u64, last: u64) {
+        let run = CompactedRun {
+            first: QueueId(first),
+            last: QueueId(last),
+            tombstone_ms: TOMBSTONE_MS,
+        };
         self.store.reader.compact(Compaction {
-            runs: vec![CompactedRun {
-                first: QueueId(1),
-                last: QueueId(COMPACTED),
-                tombstone_ms: TOMBSTONE_MS,
-            }],
+            runs: (first <= last).then_some(run).into_iter().collect(),
             now: Timestamp(self.now),
         });
+    }
+
+    fn rounds(&self) {
         while self.background.compact() {
             self.background.run_all();
         }
@@ -131,14 +141,20 @@ impl World {
 
     /// Lets the oldest messages of a queue go.
     fn trim(&mut self, queue: u64, age: i64) {
-        let rule = Rule {
-            before: Some(Timestamp(self.now - age)),
-            ..Rule::default()
-        };
+        self.expire(
+            queue,
+            &Rule {
+                before: Some(Timestamp(self.now - age)),
+                ..Rule::default()
+            },
+        );
+    }
+
+    fn expire(&mut self, queue: u64, rule: &Rule) {
         let row = self
             .store
             .reader
-            .expire_queue(QueueId(queue), &rule)
+            .expire_queue(QueueId(queue), rule)
             .unwrap();
         if let Some((shard, row)) = row {
             let now = Timestamp(self.now);
@@ -428,6 +444,66 @@ fn a_deleted_key_goes_after_its_retention_and_never_comes_back() {
     world.compact();
     world.check();
     assert!(!world.stored(1).0.contains_key(&1));
+}
+
+#[test]
+fn a_queue_is_compacted_while_it_is_named_and_may_go_meanwhile() {
+    const FILL: usize = 200;
+    let mut world = World::new(6);
+    let fill = |world: &mut World| {
+        for number in 0..FILL as u8 {
+            for queue in 1..=COMPACTED {
+                let message = message(Some(number % 3), None, Some(700));
+                world.append(queue, &[message], false);
+            }
+        }
+        world.checkpoint();
+        world.checkpoint();
+    };
+    let counts = |world: &World| [1, 2].map(|queue| world.stored(queue).0.len());
+    fill(&mut world);
+    world.name(1, 0);
+    assert!(!world.background.compact(), "nothing is named");
+    assert_eq!(counts(&world), [FILL; 2]);
+
+    world.name(1, 1);
+    world.rounds();
+    world.check();
+    let [left, beside] = counts(&world);
+    assert!(left < FILL / 2 && beside == FILL, "{left}, {beside}");
+
+    // The other one in its place: what comes now stays.
+    world.name(2, 2);
+    world.rounds();
+    fill(&mut world);
+    world.rounds();
+    world.check();
+    let [kept, compacted] = counts(&world);
+    assert!(
+        kept == left + FILL && compacted < FILL,
+        "{kept}, {compacted}"
+    );
+
+    // Again, and its topic goes in the middle of a round.
+    world.name(1, 2);
+    world.rounds();
+    world.check();
+    assert!(counts(&world)[0] < FILL);
+    fill(&mut world);
+    assert!(world.background.compact(), "a round begins");
+    assert!(world.background.compact());
+    let removed = Rule {
+        remove: true,
+        ..Rule::default()
+    };
+    world.expire(1, &removed);
+    world.queues.remove(&1);
+    world.name(2, 2);
+    world.rounds();
+    world.check();
+    let [gone, compacted] = counts(&world);
+    assert!(gone == 0 && compacted < FILL, "{gone}, {compacted}");
+    world.verify();
 }
 
 #[test]
