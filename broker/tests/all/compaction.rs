@@ -1,6 +1,6 @@
 //! Topics that keep the newest message of each key: what is refused, and what of a grant is gone.
 
-use tidegate_broker::request::{OneGroup, Outcome, Request, UpdateTopic};
+use tidegate_broker::request::{OneGroup, OneTopic, Outcome, Request, UpdateTopic};
 use tidegate_broker::{Admission, RangeSet, Reply};
 use tidegate_model::{ProducerId, TopicChange, code};
 
@@ -54,6 +54,30 @@ fn a_message_without_a_key_is_refused_and_a_retry_of_an_earlier_one_is_not() {
         node.core.admit_with(&last, Some(0)),
         Admission::Append { .. }
     ));
+}
+
+#[test]
+fn whoever_reads_the_rules_learns_that_a_topic_is_compacted_or_not_or_gone() {
+    let mut node = Node::with(2, policy(3, &[]));
+    let mut version = node.core.topics_version();
+    let mut compacted = |node: &Node| {
+        let before = std::mem::replace(&mut version, node.core.topics_version());
+        assert_ne!(version, before, "else nobody reads them anew");
+        let topics = node.core.rules_page(None).topics.into_iter();
+        topics
+            .map(|rules| (rules.settings.compact, rules.queues.len()))
+            .collect::<Vec<_>>()
+    };
+    compact(&mut node, true);
+    assert_eq!(compacted(&node), [(true, 2)]);
+    compact(&mut node, false);
+    assert_eq!(compacted(&node), [(false, 2)]);
+    compact(&mut node, true);
+    assert_eq!(compacted(&node), [(true, 2)]);
+    let topic = OneTopic { topic: topic("t") };
+    node.admin(Request::DeleteTopic(topic)).unwrap();
+    node.flush_all();
+    assert_eq!(compacted(&node), []);
 }
 
 #[test]

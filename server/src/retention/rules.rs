@@ -223,6 +223,42 @@ mod tests {
     }
 
     #[test]
+    fn compacted_queues_are_those_of_topics_that_are_set_so() {
+        let compact = |id, queues: &[u64], tombstone_ms| {
+            let mut rules = topic(id, queues, Keep::All);
+            rules.settings.compact = true;
+            rules.settings.tombstone_ms = tombstone_ms;
+            rules
+        };
+        let compacted = |topics| {
+            let mut table = RuleTable::default();
+            table.add(page(topics, 9));
+            table.finish();
+            let runs = table.compacted().iter();
+            runs.map(|run| (run.first.0, run.last.0, run.tombstone_ms))
+                .collect::<Vec<_>>()
+        };
+        // The first grew after the others were made.
+        let first = || compact(1, &[1, 2, 9], Keep::UpTo(5));
+        let others = || {
+            vec![
+                topic(2, &[3], Keep::All),
+                compact(3, &[4, 5], Keep::UpTo(5)),
+                compact(4, &[6, 7], Keep::UpTo(5)),
+                compact(5, &[8], Keep::All),
+            ]
+        };
+        let all = [vec![first()], others()].concat();
+        let expected = [(1, 2, 5), (4, 7, 5), (8, 8, u64::MAX), (9, 9, 5)];
+        assert_eq!(compacted(all), expected);
+        // Set off, or removed.
+        let off = [vec![topic(1, &[1, 2, 9], Keep::All)], others()].concat();
+        assert_eq!(compacted(off), expected[1..3]);
+        assert_eq!(compacted(others()), expected[1..3]);
+        assert_eq!(compacted(Vec::new()), []);
+    }
+
+    #[test]
     fn no_rules_remove_nothing() {
         assert_eq!(RuleTable::default().rule(QueueId(1), Timestamp(0)), None);
     }
