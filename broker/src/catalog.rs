@@ -6,7 +6,8 @@ mod refuse;
 mod snapshot;
 mod wire;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -115,6 +116,13 @@ pub struct Cursor {
     pub starts: BTreeMap<QueueId, Offset>,
 }
 
+/// Ids by name. With a fixed seed its order is that of no name, so who lists sorts.
+#[expect(
+    clippy::disallowed_types,
+    reason = "the seed is fixed: the same in every run"
+)]
+pub(crate) type NameMap<N, I> = std::collections::HashMap<N, I, BuildHasherDefault<DefaultHasher>>;
+
 /// What exists on a node. Changed by [`CatalogCommand`]s alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Catalog {
@@ -122,12 +130,12 @@ pub struct Catalog {
     /// The last id given of each kind; none is ever given again.
     pub(crate) last: LastIds,
     pub(crate) topics: BTreeMap<TopicId, Topic>,
-    pub(crate) topic_names: HashMap<TopicRef, TopicId>,
+    pub(crate) topic_names: NameMap<TopicRef, TopicId>,
     pub(crate) queues: QueueTable<TopicId>,
     pub(crate) groups: BTreeMap<GroupId, Group>,
-    pub(crate) group_names: HashMap<GroupRef, GroupId>,
+    pub(crate) group_names: NameMap<GroupRef, GroupId>,
     pub(crate) views: BTreeMap<ViewId, View>,
-    pub(crate) view_names: HashMap<ViewRef, ViewId>,
+    pub(crate) view_names: NameMap<ViewRef, ViewId>,
     pub(crate) plugins: BTreeMap<PluginRef, Plugin>,
     pub(crate) cursors: BTreeMap<CursorId, Cursor>,
     pub(crate) clients: BTreeMap<[u8; 32], Client>,
@@ -163,12 +171,12 @@ impl Catalog {
             shards,
             last: LastIds::default(),
             topics: BTreeMap::new(),
-            topic_names: HashMap::new(),
+            topic_names: NameMap::default(),
             queues: QueueTable::default(),
             groups: BTreeMap::new(),
-            group_names: HashMap::new(),
+            group_names: NameMap::default(),
             views: BTreeMap::new(),
-            view_names: HashMap::new(),
+            view_names: NameMap::default(),
             plugins: BTreeMap::new(),
             cursors: BTreeMap::new(),
             clients: BTreeMap::new(),

@@ -3,7 +3,9 @@
 use tidegate_model::{QueueId, TopicRef};
 
 use super::{Core, QueueBounds};
-use crate::catalog::{Binding, Group, Plugin, Topic, View, no_group, no_plugin, no_topic, no_view};
+use crate::catalog::{
+    Binding, Group, NameMap, Plugin, Topic, View, no_group, no_plugin, no_topic, no_view,
+};
 use crate::id::{CursorId, SourceId};
 use crate::reference::{GroupRef, PluginRef, ViewRef};
 use crate::refusal::Refusal;
@@ -44,28 +46,21 @@ impl Core {
             Request::DescribeView(r) => self.view_reply(&r.view)?,
             Request::DescribePlugin(r) => self.plugin_reply(&r.plugin)?,
             Request::ListTopics(r) => Reply::Topics(
-                catalog
-                    .topic_names
-                    .iter()
-                    .filter(|(name, _)| name.namespace == r.namespace)
-                    .map(|(_, id)| self.topic_info(&catalog.topics[id], bounds))
+                by_name(&catalog.topic_names, |name| name.namespace == r.namespace)
+                    .map(|id| self.topic_info(&catalog.topics[id], bounds))
                     .collect(),
             ),
             Request::ListGroups(r) => Reply::Groups(
-                catalog
-                    .group_names
-                    .iter()
-                    .filter(|(name, _)| name.namespace == r.namespace)
-                    .map(|(_, id)| self.group_info(&catalog.groups[id], bounds))
+                by_name(&catalog.group_names, |name| name.namespace == r.namespace)
+                    .map(|id| self.group_info(&catalog.groups[id], bounds))
                     .collect(),
             ),
             Request::ListViews(r) => Reply::Views(
-                catalog
-                    .view_names
-                    .iter()
-                    .filter(|(name, _)| name.topic.namespace == r.namespace)
-                    .map(|(_, id)| view_info(&catalog.views[id]))
-                    .collect(),
+                by_name(&catalog.view_names, |name| {
+                    name.topic.namespace == r.namespace
+                })
+                .map(|id| view_info(&catalog.views[id]))
+                .collect(),
             ),
             Request::ListPlugins(r) => Reply::Plugins(
                 catalog
@@ -212,6 +207,16 @@ impl Core {
             bound_to: self.catalog.bound_to(&plugin.name),
         }
     }
+}
+
+/// The ids of those that are wanted, by rising name.
+fn by_name<N: Ord, I: Ord>(
+    names: &NameMap<N, I>,
+    wanted: impl Fn(&N) -> bool,
+) -> impl Iterator<Item = &I> {
+    let mut found: Vec<_> = names.iter().filter(|(name, _)| wanted(name)).collect();
+    found.sort_unstable();
+    found.into_iter().map(|(_, id)| id)
 }
 
 fn view_info(view: &View) -> ViewInfo {

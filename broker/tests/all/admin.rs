@@ -196,6 +196,25 @@ fn describe(node: &mut Node) -> Vec<Reply> {
 }
 
 #[test]
+fn lists_are_by_name_whatever_was_made_first() {
+    let mut node = Node::with(1, RetryPolicy::default());
+    for made in ["zebra", "ant", "mule", "bee", "yak", "cat"] {
+        node.admin(create_topic(made, 1)).unwrap();
+    }
+    let list = List {
+        namespace: Name::default_namespace(),
+    };
+    let Reply::Topics(topics) = node.admin(Request::ListTopics(list)).unwrap() else {
+        panic!("a list of topics");
+    };
+    let names: Vec<_> = topics
+        .iter()
+        .map(|info| info.topic.topic.as_str())
+        .collect();
+    assert!(names.len() >= 6 && names.is_sorted(), "{names:?}");
+}
+
+#[test]
 fn descriptions_show_cursors_and_bindings() {
     let mut node = full();
     let Ok(Reply::Group(info)) = node.admin(Request::DescribeGroup(OneGroup { group: group("g") }))
