@@ -156,12 +156,13 @@ pub(crate) fn child(step: &str, queues: u64, messages: u64, folder: &Path) -> an
             let mut node = Node::open(folder)?;
             node.create_topics(queues)?;
             let publish = node.publish(queues, messages)?;
-            let figures = rounds(queues, messages).map(|rounds| {
-                let each = rounds.iter().map(|receives| node.receive(receives));
+            let received = |turn| {
+                let rounds = 0..ROUNDS;
+                let each =
+                    rounds.map(|round| node.receive(&receives(queues, messages, turn, round)));
                 each.collect::<anyhow::Result<Vec<_>>>().map(cpu::median)
-            });
-            let [in_order, by_chance] = figures;
-            let (in_order, by_chance) = (in_order?, by_chance?);
+            };
+            let (in_order, by_chance) = (received(Turn::Order)?, received(Turn::Chance)?);
             let (rss, rss_max) = (rss_mib()?, node.rss_max);
             writeln!(out, "{publish} {in_order} {by_chance} {rss} {rss_max}")?;
             out.flush()?;
@@ -400,25 +401,32 @@ struct Receive {
     newer: u64,
 }
 
-/// Two times [`ROUNDS`] rounds of [`RECEIVES`], or of as many as there are messages for: queue after
-/// queue, and by chance as consumers come that know nothing of each other.
-fn rounds(queues: u64, messages: u64) -> [Vec<Vec<Receive>>; 2] {
+/// In which order queues are received from.
+#[derive(Clone, Copy)]
+enum Turn {
+    /// Queue after queue.
+    Order,
+    /// As consumers come that know nothing of each other.
+    Chance,
+}
+
+/// A round's receives: [`RECEIVES`], or as many as there are messages for.
+fn receives(queues: u64, messages: u64, turn: Turn, round: u64) -> Vec<Receive> {
     let count = RECEIVES.min(messages / RECEIVE_MESSAGES / (2 * ROUNDS));
+    let first = count
+        * match turn {
+            Turn::Order => round,
+            Turn::Chance => ROUNDS + round,
+        };
     let of = |number: u64| Receive {
         queue: QueueId(1 + number % queues),
         newer: 1 + number / queues,
     };
-    let mut random = fastrand::Rng::with_seed(1);
-    let mut in_order = Vec::new();
-    let mut by_chance = Vec::new();
-    for round in 0..ROUNDS {
-        let first = 2 * round * count;
-        in_order.push((first..first + count).map(of).collect());
-        let mut shuffled: Vec<Receive> = (first + count..first + 2 * count).map(of).collect();
-        random.shuffle(&mut shuffled);
-        by_chance.push(shuffled);
+    let mut receives: Vec<Receive> = (first..first + count).map(of).collect();
+    if let Turn::Chance = turn {
+        fastrand::Rng::with_seed(round).shuffle(&mut receives);
     }
-    [in_order, by_chance]
+    receives
 }
 
 /// Memory of this process that can't be dropped like a file's pages.

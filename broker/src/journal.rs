@@ -1,5 +1,6 @@
 //! What a shard's log keeps of its groups: the entries of group batches, and their bytes.
 
+use tidegate_model::varint::{self, VarintError, put, unzigzag, zigzag};
 use tidegate_model::{LeaseId, Offset, QueueId, Timestamp};
 
 use crate::id::CursorId;
@@ -79,10 +80,8 @@ const VERSION: u8 = 1;
 const SET: u8 = 1;
 const DONE: u8 = 2;
 const PARK: u8 = 3;
-/// Bytes of the longest varint.
-const VARINT_BYTES_MAX: usize = 10;
 /// No entry is longer: its ranges, and at most ten numbers around them.
-const ENTRY_BYTES_MAX: usize = (2 * ENTRY_RANGES_MAX + 10) * VARINT_BYTES_MAX;
+const ENTRY_BYTES_MAX: usize = (2 * ENTRY_RANGES_MAX + 10) * varint::BYTES_MAX;
 
 const _: () = assert!(ENTRY_BYTES_MAX < BATCH_BYTES_MAX);
 
@@ -164,14 +163,6 @@ fn encode_entry(entry: &JournalEntry, ranges: &[Range], out: &mut Vec<u8>) {
     }
 }
 
-fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value as u8 & 0x7f) | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
 fn put_ranges(out: &mut Vec<u8>, mut from: u64, ranges: &[Range]) {
     put(out, ranges.len() as u64);
     for range in ranges {
@@ -179,14 +170,6 @@ fn put_ranges(out: &mut Vec<u8>, mut from: u64, ranges: &[Range]) {
         put(out, range.len());
         from = range.end;
     }
-}
-
-fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
-}
-
-fn unzigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
 /// Decodes one batch.
@@ -232,19 +215,15 @@ impl Reader<'_> {
     }
 
     fn number(&mut self) -> Result<u64, JournalError> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
-                break;
+        let mut rest = &self.bytes[self.at..];
+        match varint::take(&mut rest) {
+            Ok(value) => {
+                self.at = self.bytes.len() - rest.len();
+                Ok(value)
             }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
+            Err(VarintError::End) => Err(self.error("the end")),
+            Err(VarintError::TooLong) => Err(self.error("a number of more than 64 bits")),
         }
-        Err(self.error("a number of more than 64 bits"))
     }
 
     fn narrow<T: TryFrom<u64>>(&mut self) -> Result<T, JournalError> {

@@ -37,6 +37,7 @@ pub mod compress;
 pub mod digest;
 pub mod hash;
 pub mod queue_table;
+pub mod varint;
 
 pub use backup::{BackupFile, FileId};
 pub use code::Code;

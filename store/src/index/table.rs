@@ -1,13 +1,14 @@
 //! The part of a snapshot that holds every queue's bounds and every sealed segment's seqs.
 
-use tidegate_model::{QueueId, QueueTable, ShardId};
+use tidegate_model::{QueueId, QueueTable, ShardId, varint};
 
 use super::{AppendTimes, QueueState, SeqBounds};
 use crate::bytes_at::{i64_at, u32_at, u64_at};
 
-const MAGIC: [u8; 8] = *b"TGTABLE\x02";
+const MAGIC: [u8; 8] = *b"TGTABLE\x03";
 const HEADER_BYTES: usize = 24;
-const QUEUE_BYTES: usize = 40;
+/// What a queue's row mostly takes at most; only room is made by it.
+const QUEUE_BYTES: usize = 12;
 const SEGMENT_BYTES: usize = 32;
 const SEQS_BYTES: usize = 24;
 /// Segment rows: whether the append times count. A segment of control records has none.
@@ -30,9 +31,26 @@ pub(crate) struct SegmentRow {
     pub(crate) seqs: Vec<SeqBounds>,
 }
 
+/// What a queue's row is told by: the row before it.
+#[derive(Clone, Copy, Default)]
+struct Before {
+    /// The lowest id that the row may have.
+    next_id: u64,
+    sealed_last: u64,
+}
+
+impl Before {
+    fn row(id: QueueId, state: &QueueState) -> Self {
+        Self {
+            next_id: id.0.saturating_add(1),
+            sealed_last: state.sealed_last,
+        }
+    }
+}
+
 /// The bytes are no table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is no queue table of version 2, or it ends early")]
+#[error("this is no queue table of version 3, or it ends early")]
 pub(crate) struct TableError;
 
 impl Table {
@@ -43,20 +61,20 @@ impl Table {
         segments: &[SegmentRow],
     ) -> Vec<u8> {
         let count = |count: usize| u32::try_from(count).expect("under 2^32 queues and segments");
-        let seqs: usize = segments.iter().map(|row| row.seqs.len()).sum();
-        let rows = queues.len() * QUEUE_BYTES + segments.len() * SEGMENT_BYTES + seqs * SEQS_BYTES;
-        // All of it: growing by a row would copy those of a million queues.
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + rows);
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + queues.len() * QUEUE_BYTES);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&count(queues.len()).to_le_bytes());
         bytes.extend_from_slice(&count(segments.len()).to_le_bytes());
         bytes.extend_from_slice(&covered.to_le_bytes());
+        let mut before = Before::default();
         for (id, state) in queues.iter() {
-            bytes.extend_from_slice(&id.0.to_le_bytes());
-            bytes.extend_from_slice(&state.start.to_le_bytes());
-            bytes.extend_from_slice(&state.next.to_le_bytes());
-            bytes.extend_from_slice(&state.sealed_last.to_le_bytes());
-            bytes.extend_from_slice(&state.bytes.to_le_bytes());
+            varint::put(&mut bytes, id.0.wrapping_sub(before.next_id));
+            varint::put(&mut bytes, state.next);
+            varint::put(&mut bytes, state.next.wrapping_sub(state.start));
+            let sealed_last = state.sealed_last.wrapping_sub(before.sealed_last);
+            varint::put(&mut bytes, varint::zigzag(sealed_last.cast_signed()));
+            varint::put(&mut bytes, state.bytes);
+            before = Before::row(id, state);
         }
         for row in segments {
             let flags = if row.times.is_some() { HAS_TIMES } else { 0 };
@@ -73,7 +91,6 @@ impl Table {
                 bytes.extend_from_slice(&bounds.last.to_le_bytes());
             }
         }
-        debug_assert_eq!(bytes.len(), HEADER_BYTES + rows, "the room was for all");
         bytes
     }
 
@@ -86,15 +103,21 @@ impl Table {
             covered: u64_at(header, 16),
             ..Self::default()
         };
+        let mut before = Before::default();
         for _ in 0..u32_at(header, 8) {
-            let row = take(&mut rest, QUEUE_BYTES)?;
+            let mut number = || varint::take(&mut rest).map_err(|_| TableError);
+            let id = before.next_id.checked_add(number()?).ok_or(TableError)?;
+            let next = number()?;
+            let start = next.wrapping_sub(number()?);
+            let sealed_last = varint::unzigzag(number()?).cast_unsigned();
             let state = QueueState {
-                start: u64_at(row, 8),
-                next: u64_at(row, 16),
-                sealed_last: u64_at(row, 24),
-                bytes: u64_at(row, 32),
+                start,
+                next,
+                sealed_last: before.sealed_last.wrapping_add(sealed_last),
+                bytes: number()?,
             };
-            table.queues.insert(QueueId(u64_at(row, 0)), state);
+            before = Before::row(QueueId(id), &state);
+            table.queues.insert(QueueId(id), state);
         }
         for _ in 0..u32_at(header, 12) {
             let row = take(&mut rest, SEGMENT_BYTES)?;
