@@ -1,6 +1,7 @@
-//! Measures Tidegate against the limits of the machine it runs on, both in the same run.
+//! Measures Tidegate against the limits of the machine it runs on, or many queues against few, both in
+//! the same run.
 //!
-//! `cargo run --release -p tidegate-bench` prints tables in Markdown. Figures are
+//! Prints tables in Markdown; `docs/performance.md` says how to build and run it. Figures are
 //! ratios first: a shared machine moves the absolutes, hardly the ratios.
 
 mod cpu;

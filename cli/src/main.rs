@@ -1,7 +1,7 @@
 //! The one `tidegate` binary: the broker, and everything that is done with it from a shell.
 //!
-//! In reading order: [`app`] has the grammar and the way from arguments to an exit status; each noun
-//! and verb has a file of its own; [`output`] and [`failure`] say how results and errors look.
+//! In reading order: [`app`] has the grammar and the way from arguments to an exit status; nearly
+//! each noun and verb has a file of its own; [`output`] and [`failure`] say how results and errors look.
 
 mod app;
 mod confirm;

@@ -17,24 +17,25 @@
 //!
 //! Every future needs a tokio runtime; a current-thread one will do.
 
+// What applications hold.
 mod client;
-
 mod consumer;
 mod producer;
 
+// What they say and get.
+mod backup;
 mod catalog;
+mod error;
 mod message;
 
-mod backup;
-
+// Whom they reach, and who they are.
 mod address;
 mod key;
 
+// The connection below.
 mod convert;
 mod link;
 mod tls;
-
-mod error;
 
 pub use address::{Address, Pin};
 pub use backup::{BACKUP_PIECE_BYTES_MAX, BackupBegun, BackupPiece};

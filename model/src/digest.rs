@@ -1,4 +1,4 @@
-//! What the broker's state machines know of a record: 40 bytes, never the payload.
+//! What may be known of a record without its payload, in 40 bytes: made where the record is checked.
 
 use crate::hash::hash64;
 use crate::id::Timestamp;

@@ -1,8 +1,8 @@
-//! The vocabulary that every Tidegate crate shares: ids, names, limits, and the record section,
+//! The vocabulary that Tidegate's crates share: ids, names, limits, and the record section,
 //! the bytes of a batch that client, log, wire and guests all read alike.
 //!
 //! No I/O, no clock, no allocation for reading; `no_std` so that guests use the same codec.
-//! The byte layout is described in `docs/formats/record.md`.
+//! The byte layouts are described in `docs/formats`: `record.md` and `guest-call.md`.
 
 #![no_std]
 

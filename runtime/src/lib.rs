@@ -10,19 +10,22 @@
 
 pub mod limits;
 
+// Building blocks.
 mod digest;
 mod error;
 mod text;
 
-mod shape;
-
+// From an upload to compiled code.
 mod cache;
 mod compile;
 pub mod compiler;
+mod shape;
 
+// How guests run, and what stops them.
 mod clock;
 mod engine;
 
+// The host and its filters.
 mod filter;
 mod host;
 mod instance;

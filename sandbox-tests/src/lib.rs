@@ -1,6 +1,7 @@
 //! What suites over several crates share.
 //!
 //! Feature `harness` (default): a broker and the command line as their users run them, as processes.
+//! [`fuzzing`] has the bodies of the fuzz targets, for `fuzz/` and for the test that replays their corpora.
 //! The suites themselves are in `tests/all`.
 
 pub mod fuzzing;

@@ -1,4 +1,4 @@
-//! The one place where the server reads the time of day.
+//! The time by which the server decides. Guests are told the system's.
 
 use std::time::SystemTime;
 

@@ -1,5 +1,5 @@
-//! A node without threads, sockets and clock: whoever holds it decides when what happens, and on
-//! which disk. For simulations.
+//! A node without threads and sockets, whose clock stands until it is told: whoever holds it decides
+//! when what happens, and on which disk. For simulations. Guests alone are told the system's time.
 //!
 //! All code but that of threads and listeners is a server's: the [`Service`] of its front ends, the
 //! owner's turns, the workers' jobs, the passes of retention, and the start.

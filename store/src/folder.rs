@@ -1,4 +1,4 @@
-//! The data folder: its version, its lock, and names made of numbers only.
+//! The data folder: its version, its lock, and its names: fixed words and numbers.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -2,8 +2,8 @@
 //!
 //! [`Store::open`] recovers a data folder and gives an [`Appender`], for the one thread that owns
 //! the log, and a [`Reader`] for everyone. Batches are written with `pwrite` from a RAM ring, one
-//! `fdatasync` serves all that wait, and reads go through maps of the segment files. All formats
-//! are described in `docs/formats/batch.md` and `docs/formats/segment.md`.
+//! `fdatasync` serves all that wait, and reads go through maps of the segment files. The formats
+//! are described in `docs/formats`: `batch.md`, `segment.md`, and `backup.md`.
 
 // The way in, and how the log opens.
 mod appender;

@@ -5,18 +5,17 @@
 //! moving bytes is that of `tidegate-pump`; here the session meets a
 //! [`Service`](tidegate_session::Service).
 
-mod listener;
-
+// Connections, and what becomes of what they say.
 mod connection;
-
 mod inbox;
+mod listener;
 mod map;
 
+// What a listener is given and tells.
 mod config;
+mod error;
 mod identity;
 mod observer;
-
-mod error;
 
 pub use config::{MTU_MAX, MTU_MIN, QuicConfig};
 pub use error::Error;
