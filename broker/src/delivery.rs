@@ -207,16 +207,14 @@ impl Delivery {
         &mut self,
         member: Member,
         messages: u64,
-        bytes: u64,
+        bytes: i64,
         cx: &mut Context<'_>,
     ) {
         let Some(taker) = self.desk.members.get_mut(&member) else {
             return;
         };
         taker.messages = taker.messages.saturating_add(messages);
-        taker.bytes = taker
-            .bytes
-            .saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX));
+        taker.bytes = taker.bytes.saturating_add(bytes);
         let cursor = taker.cursor;
         if let Some(active) = self.active.get_mut(&cursor) {
             active.enqueue(member, &mut self.desk);
@@ -364,14 +362,13 @@ impl Delivery {
         }
     }
 
-    /// Granted messages can't be sent. Their credit goes back.
+    /// Granted messages can't be sent.
     pub(crate) fn gone(&mut self, gone: &Gone, cx: &mut Context<'_>) {
         let Some(active) = self.active.get_mut(&gone.cursor) else {
             return;
         };
-        let (messages, bytes) = active.gone(gone, &mut self.desk, cx);
+        active.gone(gone, &mut self.desk, cx);
         active.dispatch(&mut self.desk, cx);
-        self.credit(gone.to, messages, bytes, cx);
     }
 
     /// A cursor's filters are others now.

@@ -49,8 +49,6 @@ pub struct Journaled {
 /// Granted messages that can't be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gone {
-    /// To whom they were granted.
-    pub to: Member,
     /// The cursor that they were granted of.
     pub cursor: CursorId,
     /// Their queue.
@@ -177,6 +175,8 @@ pub struct Grant {
     pub span: u16,
     /// What is leased, within the batch; never empty.
     pub offsets: RangeSet,
+    /// Bytes of credit that it was taken for, by the batch's mean; see [`crate::Core::refund`].
+    pub bytes: u64,
     /// Which delivery of these records this is, from 1.
     pub attempt: u16,
     /// The lease lapses at this instant.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
-use tidegate_broker::effects::{Fetched, Gone};
+use tidegate_broker::effects::{Fetched, Gone, Member};
 use tidegate_broker::id::{FetchToken, WaiterId};
 use tidegate_broker::reply::Delivery;
 use tidegate_broker::request::{Publish, Settle, Subscribe};
@@ -63,6 +63,12 @@ pub(crate) enum Input {
     Fetched(FetchToken, Fetched),
     /// Granted messages are gone: compaction has taken them.
     Gone(Gone),
+    /// Credit that a grant took beyond what was sent.
+    Refund {
+        to: Member,
+        messages: u64,
+        bytes: i64,
+    },
     /// A worker has read what was granted to a long poll; `None` where it could not be read.
     Read(WaiterId, Option<Delivery>),
     /// Retention wants to know something, or has found something.

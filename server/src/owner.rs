@@ -237,6 +237,15 @@ impl Owner {
                 let now = self.clock.now();
                 self.core.gone(now, &gone, &mut self.state.effects);
             }
+            Input::Refund {
+                to,
+                messages,
+                bytes,
+            } => {
+                let now = self.clock.now();
+                let effects = &mut self.state.effects;
+                self.core.refund(now, to, messages, bytes, effects);
+            }
             Input::Read(waiter, delivery) => self.waiter_read(waiter, delivery),
             Input::Retention(ask) => self.retention_asks(ask),
             Input::Durable => {}

@@ -188,7 +188,7 @@ impl Hand {
         };
         let mut outbox = Outbox::default();
         do_job(job, &mut self.judge, &mut outbox, &self.tools);
-        outbox.send();
+        outbox.send(&self.tools);
         true
     }
 }
@@ -204,7 +204,7 @@ fn work(jobs: &Receiver<Job>, tools: &Tools) {
         {
             do_job(job, &mut judge, &mut outbox, tools);
         }
-        outbox.send();
+        outbox.send(tools);
     }
 }
 

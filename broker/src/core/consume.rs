@@ -127,7 +127,26 @@ impl Core {
         effects: &mut Effects,
     ) {
         let (delivery, mut cx) = self.deliver(now, effects);
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         delivery.credit(Member::Subscription(subscription), messages, bytes, &mut cx);
+    }
+
+    /// Gives back what a grant took of its member's credit beyond what was sent: messages that were not,
+    /// and the difference between [`Grant::bytes`] and the section's bytes, below zero where that is
+    /// longer. A client gives back what it got, so without this a subscription's credit would
+    /// dwindle, or grow beyond what it gave. Unknown members are ignored.
+    ///
+    /// [`Grant::bytes`]: crate::effects::Grant::bytes
+    pub fn refund(
+        &mut self,
+        now: Timestamp,
+        to: Member,
+        messages: u64,
+        bytes: i64,
+        effects: &mut Effects,
+    ) {
+        let (delivery, mut cx) = self.deliver(now, effects);
+        delivery.credit(to, messages, bytes, &mut cx);
     }
 
     /// Ends a subscription. What was granted to it stays leased until settled or lapsed.
@@ -218,7 +237,8 @@ impl Core {
     }
 
     /// Granted messages can't be sent: they are not there any more, and done for the cursor as what it
-    /// passes over, or can't be read, and wait for their next attempt. Their credit goes back.
+    /// passes over, or can't be read, and wait for their next attempt. Their credit is
+    /// given back by [`Core::refund`].
     pub fn gone(&mut self, now: Timestamp, gone: &Gone, effects: &mut Effects) {
         let (delivery, mut cx) = self.deliver(now, effects);
         delivery.gone(gone, &mut cx);

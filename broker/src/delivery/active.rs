@@ -481,10 +481,11 @@ impl Active {
                 }
             }
         }
+        let bytes = u64::from(record_bytes).saturating_mul(count);
         taker.messages -= count;
-        taker.bytes = taker.bytes.saturating_sub(
-            i64::try_from(u64::from(record_bytes).saturating_mul(count)).unwrap_or(i64::MAX),
-        );
+        taker.bytes = taker
+            .bytes
+            .saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
         let invisible_until = cx.now.plus_ms(i64::from(taker.invisible_ms));
         let first_of_poll = match &mut taker.wait {
             Some(wait) => {
@@ -532,6 +533,7 @@ impl Active {
             base_offset: Offset(base),
             span,
             offsets,
+            bytes,
             attempt,
             invisible_until,
         });

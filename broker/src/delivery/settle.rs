@@ -189,23 +189,15 @@ impl Active {
     }
 
     /// What compaction took while it was leased is done, as what is passed over; what can't be read is
-    /// given back. How many messages of the lease that was, and how many bytes they were taken for.
-    pub(super) fn gone(
-        &mut self,
-        gone: &Gone,
-        desk: &mut Desk,
-        cx: &mut Context<'_>,
-    ) -> (u64, u64) {
+    /// given back.
+    pub(super) fn gone(&mut self, gone: &Gone, desk: &mut Desk, cx: &mut Context<'_>) {
         let Some(index) = self.lane_of(gone.queue) else {
-            return (0, 0);
+            return;
         };
-        let (mut messages, mut bytes) = (0, 0);
         for (key, mine) in self.mine(index, gone.base_offset.0, gone.lease, &gone.offsets) {
             let Some(lease) = self.take_open(index, key, &mine, desk) else {
                 continue;
             };
-            messages += mine.count();
-            bytes += mine.count() * u64::from(lease.record_bytes);
             if gone.unreadable {
                 self.unsettled(index, key, &lease, mine, cx);
                 continue;
@@ -216,7 +208,6 @@ impl Active {
         }
         self.note_passed(index, desk, cx);
         self.wake(index);
-        (messages, bytes)
     }
 
     /// A lease's time is over.

@@ -448,7 +448,6 @@ impl Node {
 
     fn unsent(&mut self, grant: &Grant, offsets: &RangeSet, unreadable: bool) {
         let gone = Gone {
-            to: grant.to,
             cursor: grant.cursor,
             queue: grant.queue,
             base_offset: grant.base_offset,
@@ -457,6 +456,11 @@ impl Node {
             unreadable,
         };
         self.core.gone(self.now, &gone, &mut self.effects);
+        let bytes = grant.bytes / grant.offsets.count() * offsets.count();
+        let (messages, bytes) = (offsets.count(), bytes.cast_signed());
+        let effects = &mut self.effects;
+        self.core
+            .refund(self.now, grant.to, messages, bytes, effects);
         self.absorb();
     }
 

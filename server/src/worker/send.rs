@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidegate_broker::effects::{self, Gone};
+use tidegate_broker::effects::{self, Gone, Member};
 use tidegate_broker::range::RangeSet;
 use tidegate_broker::reply::{DeliveredBatch, Delivery};
 use tidegate_broker::request::Receipt;
@@ -31,8 +31,53 @@ enum SendError {
 /// Lease runs on their way to connections, one call each.
 #[derive(Default)]
 pub(super) struct Outbox {
-    by_subscription: Vec<(SubscriptionId, Arc<dyn DeliverySink>, Vec<Delivery>)>,
+    by_subscription: Vec<Batch>,
     runs: usize,
+}
+
+/// What goes to one subscription.
+struct Batch {
+    id: SubscriptionId,
+    sink: Arc<dyn DeliverySink>,
+    deliveries: Vec<Delivery>,
+    to: Member,
+    refund: Refund,
+}
+
+/// Credit that grants took beyond what is sent.
+#[derive(Clone, Copy, Default)]
+struct Refund {
+    messages: u64,
+    bytes: i64,
+}
+
+impl Refund {
+    /// Of a grant of which this is sent.
+    fn of(grant: &effects::Grant, sent: Option<&Delivery>) -> Self {
+        let (messages, bytes) = sent.map_or((0, 0), |sent| {
+            (u64::from(sent.batch.count), sent.batch.section.len() as u64)
+        });
+        Self {
+            messages: grant.offsets.count().saturating_sub(messages),
+            bytes: grant.bytes.cast_signed() - bytes.cast_signed(),
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+
+    fn pay(self, to: Member, tools: &Tools) {
+        let Self { messages, bytes } = self;
+        if messages > 0 || bytes != 0 {
+            tools.inputs.send(Input::Refund {
+                to,
+                messages,
+                bytes,
+            });
+        }
+    }
 }
 
 impl Outbox {
@@ -40,22 +85,32 @@ impl Outbox {
         self.runs
     }
 
-    fn add(&mut self, id: SubscriptionId, sink: Arc<dyn DeliverySink>, delivery: Delivery) {
+    fn add(
+        &mut self,
+        (id, sink, to): (SubscriptionId, Arc<dyn DeliverySink>, Member),
+        delivery: Delivery,
+        refund: Refund,
+    ) {
         self.runs += 1;
-        match self
-            .by_subscription
-            .iter_mut()
-            .find(|(known, ..)| *known == id)
-        {
-            Some((.., runs)) => runs.push(delivery),
-            None => self.by_subscription.push((id, sink, vec![delivery])),
+        if let Some(batch) = self.by_subscription.iter_mut().find(|batch| batch.id == id) {
+            batch.deliveries.push(delivery);
+            batch.refund.add(refund);
+            return;
         }
+        self.by_subscription.push(Batch {
+            id,
+            sink,
+            deliveries: vec![delivery],
+            to,
+            refund,
+        });
     }
 
-    pub(super) fn send(&mut self) {
+    pub(super) fn send(&mut self, tools: &Tools) {
         self.runs = 0;
-        for (id, sink, runs) in self.by_subscription.drain(..) {
-            sink.deliver(id, runs);
+        for batch in self.by_subscription.drain(..) {
+            batch.refund.pay(batch.to, tools);
+            batch.sink.deliver(batch.id, batch.deliveries);
         }
     }
 }
@@ -79,7 +134,6 @@ pub(super) fn send(Grant { grant, to }: Grant, outbox: &mut Outbox, tools: &Tool
     };
     if !gone.is_empty() {
         tools.inputs.send(Input::Gone(Gone {
-            to: grant.to,
             cursor: grant.cursor,
             queue: grant.queue,
             base_offset: grant.base_offset,
@@ -88,10 +142,18 @@ pub(super) fn send(Grant { grant, to }: Grant, outbox: &mut Outbox, tools: &Tool
             unreadable,
         }));
     }
+    let refund = Refund::of(&grant, delivery.as_ref());
     match (delivery, to) {
-        (Some(delivery), Target::Subscription(id, sink)) => outbox.add(id, sink, delivery),
-        (None, Target::Subscription(..)) => {}
-        (delivery, Target::Waiter(waiter)) => tools.inputs.send(Input::Read(waiter, delivery)),
+        (Some(delivery), Target::Subscription(id, sink)) => {
+            outbox.add((id, sink, grant.to), delivery, refund);
+        }
+        (None, Target::Subscription(..)) => refund.pay(grant.to, tools),
+        (delivery, Target::Waiter(waiter)) => {
+            if delivery.is_none() {
+                refund.pay(grant.to, tools);
+            }
+            tools.inputs.send(Input::Read(waiter, delivery));
+        }
     }
 }
 

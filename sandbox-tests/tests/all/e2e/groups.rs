@@ -185,3 +185,31 @@ async fn a_removed_group_ends_its_members() {
     let ended = soon("the member's end", member.next()).await.unwrap_err();
     assert_eq!(ended.code, tidegate_model::code::GROUP_DELETED, "{ended}");
 }
+
+/// A batch's records are rarely all of its mean size, by which the broker takes them for credit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credit_neither_dwindles_nor_grows_however_much_a_member_gets() {
+    const MESSAGES: usize = 60_000;
+    let sandbox = Sandbox::start();
+    let client = sandbox.client().await;
+    create_topic(&client, "t", 1).await;
+    create_group(&client, "g", 3, Duration::ZERO).await;
+    publish_bodies(&client, "t", numbers(0..60_000)).await;
+    // Half a byte too much for each message would use this up after 16,000 of them.
+    let options = ConsumerOptions {
+        credit_bytes: 8 * 1024,
+        ..membership("g", "t")
+    };
+    let mut member = soon("a member", client.consumer(&options)).await.unwrap();
+    let mut got = 0;
+    while got < MESSAGES {
+        let batch = soon("a batch", member.next_batch()).await.unwrap();
+        got += batch.len();
+        let handles: Vec<_> = batch.into_iter().map(|received| received.handle).collect();
+        soon("room to ack", member.ack_many(&handles))
+            .await
+            .unwrap();
+    }
+    soon("the acks", member.settle()).await.unwrap();
+    assert!(is_done(&client, "g", "t").await);
+}
