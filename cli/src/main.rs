@@ -3,6 +3,7 @@
 //! In reading order: [`app`] has the grammar and the way from arguments to an exit status; nearly
 //! each noun and verb has a file of its own; [`output`] and [`failure`] say how results and errors look.
 
+mod allocator;
 mod app;
 mod confirm;
 mod failure;
@@ -38,11 +39,6 @@ mod demo;
 mod help;
 
 use std::process::ExitCode;
-
-/// The C library's allocator keeps large freed blocks: a node with a million queues took twice the
-/// memory.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     app::main()

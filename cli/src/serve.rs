@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use serde_json::json;
 use tidegate_server::{CompilerCommand, Config, Server, StartError, TOKEN_LIFE};
 
+use crate::allocator;
 use crate::app::App;
 use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupt;
@@ -50,6 +51,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(app: &mut App, args: Args) -> Result<()> {
     logging::start(&args.log)?;
+    allocator::use_small_pages();
     let mut interrupt = Interrupt::listen()?;
     if let Some(file) = &args.ready_file {
         remove(file)?;
@@ -63,7 +65,10 @@ pub(crate) async fn run(app: &mut App, args: Args) -> Result<()> {
     }
     // Whoever started it may not read its output; that stops no broker.
     let _unread = announce(app, &server);
-    interrupt.wait().await;
+    tokio::select! {
+        () = interrupt.wait() => {}
+        () = allocator::give_back() => {}
+    }
     tracing::info!("stopping");
     let removed = args.ready_file.as_deref().map_or(Ok(()), remove);
     server.shutdown().await;
