@@ -117,7 +117,7 @@ fn measure(args: &Args, what: Option<&What>) -> anyhow::Result<()> {
             .for_each(show);
     }
     if let Some(What::Scale { queues }) = what {
-        show(scale::measure(&args.folder, *queues)?);
+        show(scale::measure(&args.folder, *queues, &runtime)?);
     }
     if all || matches!(what, Some(What::Start)) {
         show(runtime.block_on(start::measure(&args.folder, args.start_gb))?);

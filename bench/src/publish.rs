@@ -26,7 +26,11 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) async fn start(folder: &Path) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir_in(folder)?;
+        Self::on(tempfile::tempdir_in(folder)?).await
+    }
+
+    /// On a folder that may hold the data of a broker, but of no client.
+    pub(crate) async fn on(folder: tempfile::TempDir) -> anyhow::Result<Self> {
         let broker = BrokerProcess::start(folder.path());
         let address = broker.address.parse()?;
         let key = ClientKey::generate()?;

@@ -37,6 +37,8 @@ pub(crate) struct Load {
     pub(crate) section: Vec<u8>,
     pub(crate) crc: u32,
     pub(crate) records: u16,
+    /// When its batches are appended.
+    pub(crate) time: Timestamp,
 }
 
 impl Load {
@@ -54,6 +56,7 @@ impl Load {
             crc: crc32c(&section),
             section,
             records,
+            time: Timestamp(1),
         })
     }
 
@@ -69,8 +72,8 @@ impl Load {
             producer: ProducerId(0),
             producer_epoch: ProducerEpoch(0),
             sequence: Sequence(0),
-            append_time: Timestamp(1),
-            base_create_time: Timestamp(1),
+            append_time: self.time,
+            base_create_time: self.time,
             tag_bits: 0,
             count: self.records,
             span: self.records,

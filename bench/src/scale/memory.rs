@@ -1,0 +1,64 @@
+//! What a whole broker keeps in memory.
+
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tidegate_client::ProducerOptions;
+use tidegate_model::Message;
+use tokio::time::sleep;
+
+use super::{BODY, topics};
+use crate::machine::private_kib;
+use crate::publish::Rig;
+
+/// How long a broker is left alone before its memory at rest is looked at.
+const REST: Duration = Duration::from_secs(10);
+/// Messages that are published to it, by key to all topics in turn.
+const MESSAGES: u64 = 1_000_000;
+/// Messages sent to a topic before it is another's turn, and before memory is looked at again.
+const TURN: u64 = 1000;
+
+/// RssAnon + RssShmem of a broker, in MB.
+#[derive(Clone, Copy)]
+pub(super) struct Memory {
+    /// After its start.
+    pub(super) rest: f64,
+    /// The most that was seen while it was published to.
+    pub(super) most: f64,
+    /// Some time after that.
+    pub(super) later: f64,
+}
+
+/// Starts a broker on a filled folder and publishes to its topics.
+pub(super) async fn measure(folder: TempDir, queues: u64) -> anyhow::Result<Memory> {
+    let rig = Rig::on(folder).await?;
+    let now =
+        || -> anyhow::Result<f64> { Ok(private_kib(rig.broker.pid())? as f64 * 1024.0 / 1e6) };
+    sleep(REST).await;
+    let rest = now()?;
+    let mut most: f64 = 0.0;
+    let topics = topics(queues)?;
+    for turn in 0..MESSAGES / TURN {
+        let at = usize::try_from(turn)? % topics.len();
+        let options = ProducerOptions {
+            idempotent: false,
+            ..ProducerOptions::default()
+        };
+        let producer = rig.client.producer(&topics[at], options).await?;
+        let mut sent = Vec::new();
+        for number in 0..TURN {
+            let message = Message::new(vec![b'x'; BODY]).key(format!("{turn} {number}"));
+            sent.push(producer.send(message).await?);
+        }
+        producer.flush().await?;
+        for receipt in sent {
+            receipt.await?;
+        }
+        most = most.max(now()?);
+    }
+    sleep(REST).await;
+    let later = now()?;
+    rig.client.close().await;
+    rig.broker.kill();
+    Ok(Memory { rest, most, later })
+}
