@@ -119,7 +119,7 @@ impl Admissions {
         let last = on_their_way.and_then(VecDeque::back);
         let (epoch, next) = match (last, stored) {
             (Some(last), _) => (last.epoch, last.sequence + u64::from(last.count)),
-            (None, Some(stored)) => (stored.epoch, stored.next),
+            (None, Some(stored)) => (stored.epoch, stored.next()),
             (None, None) => (request.producer_epoch, 0),
         };
         if request.producer_epoch < epoch {

@@ -1,6 +1,7 @@
 //! What a shard remembers of its producers, so that a retry is answered as the first attempt was.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::btree_map::{BTreeMap, Entry};
 
 use tidegate_model::{Offset, ProducerEpoch, ProducerId, QueueId, Seq, Timestamp};
 
@@ -28,12 +29,13 @@ pub(crate) struct Producers {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Producer {
     pub(crate) epoch: ProducerEpoch,
-    /// The sequence that comes next.
-    pub(crate) next: u64,
     /// When its last batch was appended.
     pub(crate) last: Timestamp,
-    /// Its last batches, sequences rising.
-    pub(crate) outcomes: VecDeque<Outcome>,
+    /// Its last batch. Apart from the others, because many a producer sends one batch to a queue and
+    /// no more.
+    pub(crate) newest: Outcome,
+    /// The batches before it, sequences rising.
+    pub(crate) earlier: VecDeque<Outcome>,
 }
 
 /// A batch that was stored.
@@ -46,14 +48,30 @@ pub(crate) struct Outcome {
 }
 
 impl Producer {
+    /// The sequence that comes next.
+    pub(crate) fn next(&self) -> u64 {
+        self.newest.sequence + u64::from(self.newest.count)
+    }
+
+    /// Its last batches, sequences rising.
+    pub(crate) fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
+        self.earlier.iter().chain([&self.newest])
+    }
+
     /// The outcome of the batch that began at `sequence`.
     pub(crate) fn outcome(&self, sequence: u64) -> Option<&Outcome> {
         let at = self
-            .outcomes
+            .earlier
             .partition_point(|outcome| outcome.sequence < sequence);
-        self.outcomes
+        self.earlier
             .get(at)
+            .or(Some(&self.newest))
             .filter(|outcome| outcome.sequence == sequence)
+    }
+
+    /// Its outcomes beyond the first [`OUTCOMES_MIN`].
+    pub(crate) fn extra(&self) -> usize {
+        (self.earlier.len() + 1).saturating_sub(OUTCOMES_MIN)
     }
 }
 
@@ -68,38 +86,43 @@ impl Producers {
         if appended.producer == ProducerId(0) {
             return;
         }
-        let producer = self
-            .of
-            .entry((appended.queue, appended.producer))
-            .or_insert_with(|| Producer {
-                epoch: appended.epoch,
-                next: 0,
-                last: appended.append_time,
-                outcomes: VecDeque::new(),
-            });
-        if appended.epoch < producer.epoch {
-            return;
-        }
-        if appended.epoch > producer.epoch {
-            self.extra -= producer.outcomes.len().saturating_sub(OUTCOMES_MIN);
-            producer.outcomes.clear();
-            producer.epoch = appended.epoch;
-        }
-        producer.last = appended.append_time;
-        producer.next = appended.sequence.0 + u64::from(appended.count);
-        let full = producer.outcomes.len() >= OUTCOMES_MAX
-            || (producer.outcomes.len() >= OUTCOMES_MIN && self.extra >= OUTCOMES_SHARD_MAX);
-        if full {
-            producer.outcomes.pop_front();
-        } else if producer.outcomes.len() >= OUTCOMES_MIN {
-            self.extra += 1;
-        }
-        producer.outcomes.push_back(Outcome {
+        let newest = Outcome {
             sequence: appended.sequence.0,
             count: appended.count,
             seq: appended.seq,
             base_offset: appended.base_offset,
-        });
+        };
+        match self.of.entry((appended.queue, appended.producer)) {
+            Entry::Vacant(place) => {
+                place.insert(Producer {
+                    epoch: appended.epoch,
+                    last: appended.append_time,
+                    newest,
+                    earlier: VecDeque::new(),
+                });
+            }
+            Entry::Occupied(mut place) => {
+                let producer = place.get_mut();
+                if appended.epoch < producer.epoch {
+                    return;
+                }
+                self.extra -= producer.extra();
+                producer.last = appended.append_time;
+                if appended.epoch > producer.epoch {
+                    producer.epoch = appended.epoch;
+                    producer.earlier = VecDeque::new();
+                } else {
+                    let known = producer.earlier.len() + 1;
+                    let shard_is_full = self.extra + producer.extra() >= OUTCOMES_SHARD_MAX;
+                    if known >= OUTCOMES_MAX || (known >= OUTCOMES_MIN && shard_is_full) {
+                        producer.earlier.pop_front();
+                    }
+                    producer.earlier.push_back(producer.newest);
+                }
+                producer.newest = newest;
+                self.extra += producer.extra();
+            }
+        }
         if self.of.len() > PRODUCERS_MAX {
             self.forget_idlest();
         }
@@ -145,7 +168,7 @@ impl Producers {
 
     fn forget(&mut self, key: (QueueId, ProducerId)) {
         if let Some(producer) = self.of.remove(&key) {
-            self.extra -= producer.outcomes.len().saturating_sub(OUTCOMES_MIN);
+            self.extra -= producer.extra();
         }
     }
 }
@@ -155,23 +178,54 @@ mod tests {
     use super::*;
     use tidegate_model::{Sequence, ShardId};
 
+    fn appended(producer: u64, epoch: u16, sequence: u64, at: i64) -> Appended {
+        Appended {
+            shard: ShardId(1),
+            queue: QueueId(1),
+            seq: Seq(1),
+            base_offset: Offset(0),
+            span: 1,
+            count: 1,
+            producer: ProducerId(producer),
+            epoch: ProducerEpoch(epoch),
+            sequence: Sequence(sequence),
+            append_time: Timestamp(at),
+        }
+    }
+
+    #[test]
+    fn the_last_outcomes_of_the_newest_epoch_are_known() {
+        let mut producers = Producers::default();
+        let many = OUTCOMES_MAX as u64 + 7;
+        for sequence in 0..many {
+            producers.apply(&appended(1, 0, sequence, 0));
+            producers.apply(&appended(2, 0, sequence, 0));
+        }
+        producers.apply(&appended(2, 1, 0, 0));
+        producers.apply(&appended(2, 0, many, 0));
+        let known = |producer: u64| {
+            let producer = &producers.of[&(QueueId(1), ProducerId(producer))];
+            let outcomes: Vec<_> = producer
+                .outcomes()
+                .map(|outcome| outcome.sequence)
+                .collect();
+            for sequence in 0..=producer.next() {
+                let found = producer.outcome(sequence).map(|outcome| outcome.sequence);
+                assert_eq!(found, outcomes.contains(&sequence).then_some(sequence));
+            }
+            (outcomes, producer.next())
+        };
+        assert_eq!(known(1), ((7..many).collect(), many));
+        assert_eq!(known(2), (vec![0], 1));
+        assert_eq!(producers.extra, OUTCOMES_MAX - OUTCOMES_MIN);
+        producers.drop_queue(QueueId(1));
+        assert_eq!(producers.extra, 0);
+    }
+
     #[test]
     fn a_full_shard_forgets_the_idlest_and_takes_the_new() {
         let mut producers = Producers::default();
-        let mut store = |producer: u64, at: i64| {
-            producers.apply(&Appended {
-                shard: ShardId(1),
-                queue: QueueId(1),
-                seq: Seq(1),
-                base_offset: Offset(0),
-                span: 1,
-                count: 1,
-                producer: ProducerId(producer),
-                epoch: ProducerEpoch(0),
-                sequence: Sequence(0),
-                append_time: Timestamp(at),
-            });
-        };
+        let mut store = |producer, at| producers.apply(&appended(producer, 0, 0, at));
         let many = u64::try_from(PRODUCERS_MAX).unwrap();
         for producer in 1..=many {
             store(producer, i64::try_from(producer).unwrap());

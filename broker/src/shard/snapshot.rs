@@ -10,7 +10,6 @@ use super::ends::Ends;
 use crate::cursor::CursorState;
 use crate::id::CursorId;
 use crate::journal::Parked;
-use crate::limit::OUTCOMES_MIN;
 use crate::publish::producers::{Outcome, Producer, Producers};
 use crate::range::RangeSet;
 
@@ -107,7 +106,7 @@ impl Shard {
         };
         for row in snapshot.producers {
             let producer = read_producer(&row)?;
-            producers.extra += producer.outcomes.len().saturating_sub(OUTCOMES_MIN);
+            producers.extra += producer.extra();
             producers
                 .of
                 .insert((QueueId(row.queue), ProducerId(row.producer)), producer);
@@ -133,11 +132,10 @@ fn producer_row((key, producer): (&(QueueId, ProducerId), &Producer)) -> Produce
         queue: key.0.0,
         producer: key.1.0,
         epoch: u32::from(producer.epoch.0),
-        next: producer.next,
+        next: producer.next(),
         last: producer.last.0,
         outcomes: producer
-            .outcomes
-            .iter()
+            .outcomes()
             .flat_map(|outcome| {
                 [
                     outcome.sequence,
@@ -155,21 +153,30 @@ fn read_producer(row: &ProducerRow) -> Result<Producer, String> {
     if !rest.is_empty() {
         return Err(format!("an outcome of producer {} is cut", row.producer));
     }
+    let (newest, earlier) = outcomes
+        .split_last()
+        .ok_or_else(|| format!("producer {} has no outcome", row.producer))?;
+    let newest = read_outcome(newest)?;
+    if newest.sequence.checked_add(newest.count.into()) != Some(row.next) {
+        return Err(format!(
+            "producer {} goes on with sequence {}, but its last batch had {} from {}",
+            row.producer, row.next, newest.count, newest.sequence
+        ));
+    }
     Ok(Producer {
         epoch: ProducerEpoch(narrow(row.epoch.into(), "a producer's epoch")?),
-        next: row.next,
         last: Timestamp(row.last),
-        outcomes: outcomes
-            .iter()
-            .map(|&[sequence, count, seq, base_offset]| {
-                Ok(Outcome {
-                    sequence,
-                    count: narrow(count, "a batch's count")?,
-                    seq: Seq(seq),
-                    base_offset: Offset(base_offset),
-                })
-            })
-            .collect::<Result<_, String>>()?,
+        newest,
+        earlier: earlier.iter().map(read_outcome).collect::<Result<_, _>>()?,
+    })
+}
+
+fn read_outcome(&[sequence, count, seq, base_offset]: &[u64; 4]) -> Result<Outcome, String> {
+    Ok(Outcome {
+        sequence,
+        count: narrow(count, "a batch's count")?,
+        seq: Seq(seq),
+        base_offset: Offset(base_offset),
     })
 }
 
