@@ -59,7 +59,9 @@ pub(crate) fn measure(folder: &Path, queues: u64, runtime: &Runtime) -> anyhow::
             "CPU ns per message received",
             "the same, queue after queue",
             "RssAnon + RssShmem MB at rest",
-            "most while publishing",
+            "most while anonymous producers publish",
+            "10 s later",
+            "most while idempotent ones do",
             "10 s later",
             "limit",
             "restart ms (MB read)",
@@ -91,12 +93,14 @@ pub(crate) fn measure(folder: &Path, queues: u64, runtime: &Runtime) -> anyhow::
             beside(run.by_chance, few.by_chance),
             beside(run.in_order, few.in_order),
             number(run.memory.rest),
-            number(run.memory.most),
-            number(run.memory.later),
+            number(run.memory.anonymous.most),
+            number(run.memory.anonymous.later),
+            number(run.memory.idempotent.most),
+            number(run.memory.idempotent.later),
             format!(
                 "<= {} {}",
                 number(RSS_MB_MAX),
-                verdict(run.memory.rest.max(run.memory.later) <= RSS_MB_MAX)
+                verdict(run.memory.rest.max(run.memory.anonymous.later) <= RSS_MB_MAX)
             ),
             format!("{} ({})", number(run.restart_ms), number(run.read_mb)),
             format!(

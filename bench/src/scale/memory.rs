@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tidegate_client::ProducerOptions;
-use tidegate_model::Message;
+use tidegate_model::{Message, TopicRef};
 use tokio::time::sleep;
 
 use super::{BODY, topics};
@@ -23,25 +23,49 @@ const TURN: u64 = 1000;
 pub(super) struct Memory {
     /// After its start.
     pub(super) rest: f64,
-    /// The most that was seen while it was published to.
+    /// With producers of which it remembers nothing.
+    pub(super) anonymous: Published,
+    /// With producers whose batches it recognises, after those.
+    pub(super) idempotent: Published,
+}
+
+/// The same, of a broker that is published to.
+#[derive(Clone, Copy)]
+pub(super) struct Published {
+    /// The most that was seen meanwhile.
     pub(super) most: f64,
-    /// Some time after that.
+    /// [`REST`] after that.
     pub(super) later: f64,
 }
 
 /// Starts a broker on a filled folder and publishes to its topics.
 pub(super) async fn measure(folder: TempDir, queues: u64) -> anyhow::Result<Memory> {
     let rig = Rig::on(folder).await?;
-    let now =
-        || -> anyhow::Result<f64> { Ok(private_kib(rig.broker.pid())? as f64 * 1024.0 / 1e6) };
     sleep(REST).await;
-    let rest = now()?;
-    let mut most: f64 = 0.0;
+    let rest = now(&rig)?;
     let topics = topics(queues)?;
+    let anonymous = publish(&rig, &topics, false).await?;
+    let idempotent = publish(&rig, &topics, true).await?;
+    rig.client.close().await;
+    rig.broker.kill();
+    Ok(Memory {
+        rest,
+        anonymous,
+        idempotent,
+    })
+}
+
+fn now(rig: &Rig) -> anyhow::Result<f64> {
+    Ok(private_kib(rig.broker.pid())? as f64 * 1024.0 / 1e6)
+}
+
+/// A producer for each turn.
+async fn publish(rig: &Rig, topics: &[TopicRef], idempotent: bool) -> anyhow::Result<Published> {
+    let mut most: f64 = 0.0;
     for turn in 0..MESSAGES / TURN {
         let at = usize::try_from(turn)? % topics.len();
         let options = ProducerOptions {
-            idempotent: false,
+            idempotent,
             ..ProducerOptions::default()
         };
         let producer = rig.client.producer(&topics[at], options).await?;
@@ -54,11 +78,9 @@ pub(super) async fn measure(folder: TempDir, queues: u64) -> anyhow::Result<Memo
         for receipt in sent {
             receipt.await?;
         }
-        most = most.max(now()?);
+        most = most.max(now(rig)?);
     }
     sleep(REST).await;
-    let later = now()?;
-    rig.client.close().await;
-    rig.broker.kill();
-    Ok(Memory { rest, most, later })
+    let later = now(rig)?;
+    Ok(Published { most, later })
 }
