@@ -227,13 +227,24 @@ pub struct Unbind {
     pub topic: TopicRef,
 }
 
-/// Opens an idempotent producer on a topic, or resumes one on a new connection.
+/// Opens a producer on a topic, or resumes one on a new connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenProducer {
     /// The topic.
     pub topic: TopicRef,
-    /// Id and epoch given earlier; `None` asks for new ones.
-    pub resume: Option<(ProducerId, ProducerEpoch)>,
+    /// Who it is.
+    pub identity: ProducerIdentity,
+}
+
+/// Who a producer is to the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProducerIdentity {
+    /// A new one.
+    Fresh,
+    /// One that was given this id and epoch earlier.
+    Resumed(ProducerId, ProducerEpoch),
+    /// Nobody: nothing of it is remembered, so a batch that is sent again is stored again.
+    Anonymous,
 }
 
 /// A batch for one queue, its section as the client encoded it.

@@ -30,8 +30,9 @@ pub struct ProducerOptions {
     pub max_in_flight: usize,
     /// How bodies are compressed.
     pub compression: Compression,
-    /// Whether the server drops what it has stored before when a batch is sent again. Without it a
-    /// batch that was under way when the connection broke fails with `TIMEOUT`.
+    /// Whether the server drops what it has stored before when a batch is sent again. Without it the
+    /// server remembers nothing of the producer, a batch that was under way when the connection broke
+    /// fails with `TIMEOUT`, and one that was refused for a while can come to stand behind later ones.
     pub idempotent: bool,
 }
 

@@ -8,12 +8,13 @@ use crate::publish::Admission;
 use crate::publish::admit::fenced;
 use crate::refusal::Refusal;
 use crate::reply::ProducerInfo;
-use crate::request::{OpenProducer, Publish};
+use crate::request::{OpenProducer, ProducerIdentity, Publish};
 
 impl Core {
-    /// Opens a producer: `fresh` is an id never given before, used if none is resumed.
+    /// Opens a producer: `fresh` is an id never given before, for one that is new.
     ///
-    /// A producer that resumes keeps its id and epoch, so that it can repeat what wasn't answered.
+    /// A producer that resumes keeps its id and epoch, so that it can repeat what wasn't answered. An
+    /// anonymous one has the id 0.
     ///
     /// # Errors
     /// `TOPIC_NOT_FOUND`, `DEAD_LETTER_READ_ONLY`, `INVALID_ARGUMENT` for a resumed id of zero,
@@ -32,22 +33,26 @@ impl Core {
                 format!("topic {name} is written by the broker alone"),
             ));
         }
-        let (producer, epoch) = request.resume.unwrap_or((fresh, ProducerEpoch(0)));
-        if producer == ProducerId(0) {
-            return Err(Refusal::new(
-                code::INVALID_ARGUMENT,
-                format!("producer 0 of topic {name} can't be resumed: 0 is no producer"),
-            ));
-        }
-        if request.resume.is_some() {
-            for &queue in &topic.queues {
-                if let Some(known) = self.shard_of(queue).producers.get(queue, producer)
-                    && known.epoch > epoch
-                {
-                    return Err(fenced(producer, epoch, known.epoch));
-                }
+        let (producer, epoch) = match request.identity {
+            ProducerIdentity::Fresh => (fresh, ProducerEpoch(0)),
+            ProducerIdentity::Anonymous => (ProducerId(0), ProducerEpoch(0)),
+            ProducerIdentity::Resumed(ProducerId(0), _) => {
+                return Err(Refusal::new(
+                    code::INVALID_ARGUMENT,
+                    format!("producer 0 of topic {name} can't be resumed: 0 is no producer"),
+                ));
             }
-        }
+            ProducerIdentity::Resumed(producer, epoch) => {
+                for &queue in &topic.queues {
+                    if let Some(known) = self.shard_of(queue).producers.get(queue, producer)
+                        && known.epoch > epoch
+                    {
+                        return Err(fenced(producer, epoch, known.epoch));
+                    }
+                }
+                (producer, epoch)
+            }
+        };
         Ok(ProducerInfo {
             producer,
             epoch,

@@ -1,7 +1,7 @@
 //! Idempotent producers: what is stored once however often it is sent.
 
 use tidegate_broker::limit::{OUTCOMES_MAX, PRODUCER_IDLE_MS};
-use tidegate_broker::request::{OneTopic, OpenProducer, RetryPolicy};
+use tidegate_broker::request::{OneTopic, OpenProducer, ProducerIdentity, RetryPolicy};
 use tidegate_broker::{Admission, Request};
 use tidegate_model::{Code, Offset, ProducerEpoch, ProducerId, QueueId, Sequence, code};
 
@@ -118,7 +118,7 @@ fn a_higher_epoch_fences_the_lower_and_begins_anew() {
     let bounds = |_: &Node| NoBounds;
     let resume = |epoch| OpenProducer {
         topic: topic("t"),
-        resume: Some((ONE, ProducerEpoch(epoch))),
+        identity: ProducerIdentity::Resumed(ONE, ProducerEpoch(epoch)),
     };
     let refusal = node.core.open_producer(&resume(0), ONE, &bounds(&node));
     assert_eq!(refusal.unwrap_err().code, code::PRODUCER_FENCED);
@@ -126,6 +126,35 @@ fn a_higher_epoch_fences_the_lower_and_begins_anew() {
         .core
         .open_producer(&resume(1), ProducerId(9), &NoBounds);
     assert_eq!(info.unwrap().producer, ONE);
+}
+
+#[test]
+fn of_an_anonymous_producer_nothing_is_remembered() {
+    let mut node = node();
+    let open = OpenProducer {
+        topic: topic("t"),
+        identity: ProducerIdentity::Anonymous,
+    };
+    let info = node.core.open_producer(&open, ONE, &NoBounds).unwrap();
+    assert_eq!(
+        (info.producer, info.epoch),
+        (ProducerId(0), ProducerEpoch(0))
+    );
+    let resume = OpenProducer {
+        identity: ProducerIdentity::Resumed(info.producer, info.epoch),
+        ..open
+    };
+    let refusal = node.core.open_producer(&resume, ONE, &NoBounds);
+    assert_eq!(refusal.unwrap_err().code, code::INVALID_ARGUMENT);
+    for sequence in [0, 0, 7] {
+        let admission = node.publish(&batch("t", 0, info.producer, sequence, 1));
+        assert!(
+            matches!(admission, Admission::Append { .. }),
+            "{admission:?}"
+        );
+        node.flush_all();
+    }
+    assert_eq!(node.end(queue(&node, 0)), 3);
 }
 
 struct NoBounds;

@@ -156,6 +156,12 @@ struct Identity {
     layout_version: u32,
 }
 
+impl Identity {
+    fn is_anonymous(&self) -> bool {
+        self.producer == 0
+    }
+}
+
 impl Producer {
     /// A producer that isn't open yet.
     #[must_use]
@@ -178,13 +184,16 @@ impl Producer {
         }
     }
 
-    /// What to resume when opening it on another connection; `None` for a new one.
+    /// What to resume when opening it on another connection; `None` for a new one, and for an
+    /// anonymous one.
     #[must_use]
     pub fn resume(&self) -> Option<proto::Resume> {
-        self.identity.map(|identity| proto::Resume {
-            producer: identity.producer,
-            epoch: identity.epoch,
-        })
+        self.identity
+            .filter(|identity| !identity.is_anonymous())
+            .map(|identity| proto::Resume {
+                producer: identity.producer,
+                epoch: identity.epoch,
+            })
     }
 
     /// Bytes of messages that wait for an answer.
@@ -200,7 +209,7 @@ impl Producer {
     }
 
     /// The producer is open on a new stream: what was not answered is sent again. Under another id
-    /// or epoch the broker can't tell repetitions, so batches whose outcome is unknown fail.
+    /// or epoch, or none, the broker can't tell repetitions, so batches whose outcome is unknown fail.
     ///
     /// # Errors
     /// A [`Refusal`] if the topic has no queue.
@@ -221,7 +230,8 @@ impl Producer {
             if before.layout_version != identity.layout_version {
                 self.flush();
             }
-            if (before.producer, before.epoch) != (identity.producer, identity.epoch) {
+            let is_another = (before.producer, before.epoch) != (identity.producer, identity.epoch);
+            if is_another || identity.is_anonymous() {
                 self.begin_anew();
             }
         }

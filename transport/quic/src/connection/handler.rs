@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_broker::reply::Hold;
-use tidegate_broker::request::{OpenProducer, Settle, Subscribe};
+use tidegate_broker::request::{OpenProducer, ProducerIdentity, Settle, Subscribe};
 use tidegate_broker::{GroupRef, Principal, Refusal, Reply, Request, SourceRef};
 use tidegate_model::{Name, ProducerEpoch, ProducerId, code};
 use tidegate_pump::{Handler, Pump};
@@ -643,9 +643,23 @@ fn open_producer(open: proto::OpenProducer) -> Result<OpenProducer, Refusal> {
         })?;
         Ok::<_, Refusal>((ProducerId(resume.producer), ProducerEpoch(epoch)))
     });
+    let identity = match (resume.transpose()?, open.anonymous) {
+        (None, false) => ProducerIdentity::Fresh,
+        (None, true) => ProducerIdentity::Anonymous,
+        (Some((producer, epoch)), false) => ProducerIdentity::Resumed(producer, epoch),
+        (Some((producer, _)), true) => {
+            return Err(Refusal::new(
+                code::INVALID_ARGUMENT,
+                format!(
+                    "producer {} can't be resumed by an anonymous one: open either",
+                    producer.0
+                ),
+            ));
+        }
+    };
     Ok(OpenProducer {
         topic: map::topic(open.topic)?,
-        resume: resume.transpose()?,
+        identity,
     })
 }
 

@@ -366,6 +366,53 @@ async fn garbage_ends_its_connection_and_no_other() {
 }
 
 #[tokio::test]
+async fn a_producer_is_resumed_or_anonymous() {
+    let stage = Stage::new();
+    create(&stage.client().await, "flights").await;
+    let raw = Raw::authenticated(&stage).await;
+    for (resume, anonymous, answer) in [
+        (None, true, FrameType::PRODUCER_OPENED),
+        (
+            Some(proto::Resume {
+                producer: 7,
+                epoch: 0,
+            }),
+            true,
+            FrameType::REFUSED,
+        ),
+        (
+            Some(proto::Resume {
+                producer: 7,
+                epoch: 1 << 16,
+            }),
+            false,
+            FrameType::REFUSED,
+        ),
+    ] {
+        let (mut send, mut recv) = raw.connection.open_bi().await.unwrap();
+        let open = proto::OpenProducer {
+            topic: Some(proto::TopicRef {
+                namespace: "default".to_owned(),
+                topic: "flights".to_owned(),
+            }),
+            resume,
+            anonymous,
+        };
+        let frame = encode_message(FrameType::OPEN_PRODUCER, 0, &open).unwrap();
+        send.write_all(&frame).await.unwrap();
+        let answered = next_frame(&mut recv).await;
+        assert_eq!(answered.prefix.kind, answer, "{open:?}");
+        if answer == FrameType::REFUSED {
+            let refused: proto::Refused = answered.message().unwrap();
+            assert_eq!(refused.code, u32::from(code::INVALID_ARGUMENT.0));
+        } else {
+            let opened: proto::ProducerOpened = answered.message().unwrap();
+            assert_eq!(opened.producer, 0);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_disappears_within_a_batch_leaves_nothing() {
     let stage = Stage::new();
     let bystander = stage.client().await;
@@ -378,6 +425,7 @@ async fn a_client_that_disappears_within_a_batch_leaves_nothing() {
             topic: "flights".to_owned(),
         }),
         resume: None,
+        anonymous: false,
     };
     let frame = encode_message(FrameType::OPEN_PRODUCER, 0, &open).unwrap();
     send.write_all(&frame).await.unwrap();

@@ -9,7 +9,8 @@ use tidegate_broker::reply::{
     ServerInfo, TopicInfo,
 };
 use tidegate_broker::request::{
-    Outcome, Publish, Read, Receipt, Receive, RetryPolicy, Settle, StartAt, Subscribe,
+    Outcome, ProducerIdentity, Publish, Read, Receipt, Receive, RetryPolicy, Settle, StartAt,
+    Subscribe,
 };
 use tidegate_broker::{GroupRef, Principal, Refusal, Reply, Request, principal::Role};
 use tidegate_model::{
@@ -293,10 +294,14 @@ impl Mock {
                     let info = &state.topic(&open.topic)?.info;
                     (info.layout_version, info.queues.clone())
                 };
-                let (producer, epoch) = open.resume.unwrap_or_else(|| {
-                    state.next_id += 1;
-                    (ProducerId(state.next_id), ProducerEpoch(0))
-                });
+                let (producer, epoch) = match open.identity {
+                    ProducerIdentity::Fresh => {
+                        state.next_id += 1;
+                        (ProducerId(state.next_id), ProducerEpoch(0))
+                    }
+                    ProducerIdentity::Resumed(producer, epoch) => (producer, epoch),
+                    ProducerIdentity::Anonymous => (ProducerId(0), ProducerEpoch(0)),
+                };
                 Ok(Reply::Producer(ProducerInfo {
                     producer,
                     epoch,

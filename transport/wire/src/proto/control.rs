@@ -248,6 +248,10 @@ pub struct OpenProducer {
     /// Id and epoch given earlier.
     #[prost(message, optional, tag = "2")]
     pub resume: Option<Resume>,
+    /// Nothing is to be remembered of it: it has no id, and what it sends again is stored again. Not
+    /// together with `resume`.
+    #[prost(bool, tag = "3")]
+    pub anonymous: bool,
 }
 
 /// A producer as it was opened earlier.
@@ -264,7 +268,7 @@ pub struct Resume {
 /// The producer is open; publish frames may follow.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ProducerOpened {
-    /// Its id.
+    /// Its id; 0 for an anonymous one.
     #[prost(uint64, tag = "1")]
     pub producer: u64,
     /// Its epoch, below 2^16.

@@ -295,8 +295,19 @@ fn rare_frames_of_produce_and_consume_streams() {
             producer: 12,
             epoch: 3,
         }),
+        anonymous: false,
     };
     check_message("open-producer", FrameType::OPEN_PRODUCER, &open);
+    let anonymous = proto::OpenProducer {
+        topic: Some(topic()),
+        resume: None,
+        anonymous: true,
+    };
+    check_message(
+        "open-producer-anonymous",
+        FrameType::OPEN_PRODUCER,
+        &anonymous,
+    );
     let opened = proto::ProducerOpened {
         producer: 12,
         epoch: 3,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidegate_broker::reply::Published;
-use tidegate_broker::request::{OpenProducer, Publish};
+use tidegate_broker::request::{OpenProducer, ProducerIdentity, Publish};
 use tidegate_broker::{Refusal, Reply, Request};
 use tidegate_model::checksum::crc32c;
 use tidegate_model::{Codec, Message, ProducerEpoch, ProducerId, SectionBuilder, Sequence};
@@ -64,7 +64,7 @@ impl Clients<'_> {
         }
         let open = OpenProducer {
             topic: topic_ref(lane.topic),
-            resume: None,
+            identity: ProducerIdentity::Fresh,
         };
         match self.ask(Request::OpenProducer(open))? {
             Ok(Reply::Producer(info)) => {
