@@ -4,16 +4,19 @@
 //! Prints tables in Markdown; `docs/performance.md` says how to build and run it. Figures are
 //! ratios first: a shared machine moves the absolutes, hardly the ratios.
 
-mod cpu;
-mod disk;
+// What is measured, a verb each.
 mod filter;
-mod machine;
 mod publish;
 mod scale;
 mod start;
 mod store;
-mod table;
 mod transport;
+
+// With what: CPU time, the bare disk, the machine and its memory, tables.
+mod cpu;
+mod disk;
+mod machine;
+mod table;
 
 /// That of the `tidegate` binary.
 #[global_allocator]

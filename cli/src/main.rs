@@ -3,6 +3,7 @@
 //! In reading order: [`app`] has the grammar and the way from arguments to an exit status; nearly
 //! each noun and verb has a file of its own; [`output`] and [`failure`] say how results and errors look.
 
+// What all verbs share.
 mod allocator;
 mod app;
 mod confirm;
@@ -14,11 +15,13 @@ mod output;
 mod table;
 mod units;
 
+// The broker, and the way to one.
 mod connect;
 mod context;
 mod login;
 mod serve;
 
+// Nouns.
 mod binding;
 mod group;
 mod message;
@@ -26,15 +29,18 @@ mod plugin;
 mod topic;
 mod view;
 
+// Messages in and out.
 mod consume;
 mod input;
 mod line;
 mod progress;
 mod publish;
 
+// Data folders.
 mod backup;
 mod store;
 
+// For newcomers.
 mod demo;
 mod help;
 

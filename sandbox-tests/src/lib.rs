@@ -4,8 +4,10 @@
 //! [`fuzzing`] has the bodies of the fuzz targets, for `fuzz/` and for the test that replays their corpora.
 //! The suites themselves are in `tests/all`.
 
+// What the fuzz targets do, and the seeds they start from.
 pub mod fuzzing;
 
+// A broker as a process on a data folder, the command line, and waiting for conditions.
 #[cfg(feature = "harness")]
 mod broker;
 #[cfg(feature = "harness")]

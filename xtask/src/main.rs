@@ -1,13 +1,16 @@
 //! The chores of this repository, run as `cargo xtask VERB`.
 #![expect(clippy::print_stderr, reason = "a command line tool reports to stderr")]
 
+// The verbs.
 mod demo;
 mod fuzz;
 mod guests;
-mod place;
-mod steps;
 mod test;
 mod tidy;
+
+// Where things are, and how a step is run.
+mod place;
+mod steps;
 
 use std::process::ExitCode;
 

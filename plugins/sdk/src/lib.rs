@@ -17,17 +17,18 @@
 //!
 //! [`filter!`] has all forms: with a configuration, and with the fields that the function reads.
 
+// What a filter's author meets: a message, verdicts, the macro that exports a function, tests.
 mod judge;
 mod message;
-mod plugin;
 pub mod testing;
-
 #[macro_use]
 mod macros;
 
+// What the macro writes: a plugin, and on wasm the exports of the filter world on top of it.
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
 pub mod exports;
+mod plugin;
 
 pub use judge::Judge;
 pub use message::Message;
