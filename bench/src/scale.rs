@@ -61,7 +61,7 @@ pub(crate) fn measure(folder: &Path, queues: u64, runtime: &Runtime) -> anyhow::
             "CPU ns per message received",
             "the same, queue after queue",
             "RssAnon + RssShmem MB at rest",
-            "most while anonymous producers publish",
+            "most while non-idempotent producers publish",
             "10 s later",
             "most while idempotent ones do",
             "10 s later",
@@ -95,14 +95,14 @@ pub(crate) fn measure(folder: &Path, queues: u64, runtime: &Runtime) -> anyhow::
             beside(run.by_chance, few.by_chance),
             beside(run.in_order, few.in_order),
             number(run.memory.rest),
-            number(run.memory.anonymous.most),
-            number(run.memory.anonymous.later),
+            number(run.memory.non_idempotent.most),
+            number(run.memory.non_idempotent.later),
             number(run.memory.idempotent.most),
             number(run.memory.idempotent.later),
             format!(
                 "<= {} {}",
                 number(RSS_MB_MAX),
-                verdict(run.memory.rest.max(run.memory.anonymous.later) <= RSS_MB_MAX)
+                verdict(run.memory.rest.max(run.memory.non_idempotent.later) <= RSS_MB_MAX)
             ),
             format!("{} ({})", number(run.restart_ms), number(run.read_mb)),
             format!(

@@ -243,8 +243,8 @@ pub enum ProducerIdentity {
     Fresh,
     /// One that was given this id and epoch earlier.
     Resumed(ProducerId, ProducerEpoch),
-    /// Nobody: nothing of it is remembered, so a batch that is sent again is stored again.
-    Anonymous,
+    /// One of which nothing is remembered: a batch that it sends again is stored again.
+    NonIdempotent,
 }
 
 /// A batch for one queue, its section as the client encoded it.

@@ -24,7 +24,7 @@ pub(super) struct Memory {
     /// After its start.
     pub(super) rest: f64,
     /// With producers of which it remembers nothing.
-    pub(super) anonymous: Published,
+    pub(super) non_idempotent: Published,
     /// With producers whose batches it recognises, after those.
     pub(super) idempotent: Published,
 }
@@ -44,13 +44,13 @@ pub(super) async fn measure(folder: TempDir, queues: u64) -> anyhow::Result<Memo
     sleep(REST).await;
     let rest = now(&rig)?;
     let topics = topics(queues)?;
-    let anonymous = publish(&rig, &topics, false).await?;
+    let non_idempotent = publish(&rig, &topics, false).await?;
     let idempotent = publish(&rig, &topics, true).await?;
     rig.client.close().await;
     rig.broker.kill();
     Ok(Memory {
         rest,
-        anonymous,
+        non_idempotent,
         idempotent,
     })
 }

@@ -13,8 +13,8 @@ use crate::request::{OpenProducer, ProducerIdentity, Publish};
 impl Core {
     /// Opens a producer: `fresh` is an id never given before, for one that is new.
     ///
-    /// A producer that resumes keeps its id and epoch, so that it can repeat what wasn't answered. An
-    /// anonymous one has the id 0.
+    /// A producer that resumes keeps its id and epoch, so that it can repeat what wasn't answered. One
+    /// that is not idempotent has the id 0.
     ///
     /// # Errors
     /// `TOPIC_NOT_FOUND`, `DEAD_LETTER_READ_ONLY`, `INVALID_ARGUMENT` for a resumed id of zero,
@@ -35,7 +35,7 @@ impl Core {
         }
         let (producer, epoch) = match request.identity {
             ProducerIdentity::Fresh => (fresh, ProducerEpoch(0)),
-            ProducerIdentity::Anonymous => (ProducerId(0), ProducerEpoch(0)),
+            ProducerIdentity::NonIdempotent => (ProducerId(0), ProducerEpoch(0)),
             ProducerIdentity::Resumed(ProducerId(0), _) => {
                 return Err(Refusal::new(
                     code::INVALID_ARGUMENT,

@@ -129,11 +129,11 @@ fn a_higher_epoch_fences_the_lower_and_begins_anew() {
 }
 
 #[test]
-fn of_an_anonymous_producer_nothing_is_remembered() {
+fn of_a_non_idempotent_producer_nothing_is_remembered() {
     let mut node = node();
     let open = OpenProducer {
         topic: topic("t"),
-        identity: ProducerIdentity::Anonymous,
+        identity: ProducerIdentity::NonIdempotent,
     };
     let info = node.core.open_producer(&open, ONE, &NoBounds).unwrap();
     assert_eq!(

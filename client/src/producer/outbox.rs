@@ -267,7 +267,7 @@ impl Outbox {
             let open = OpenProducer {
                 topic: Some(topic.clone()),
                 resume,
-                anonymous: !idempotent,
+                non_idempotent: !idempotent,
             };
             let stream = session.open_producer(&open)?;
             state.stream = Stream::Opening(stream);

@@ -1,8 +1,9 @@
-//! The client's half of an idempotent producer: placing, batching, sequences, retries.
+//! The client's half of a producer: placing, batching, sequences, retries.
 //!
 //! It outlives connections: what was not answered on one is sent again on the next, in order, under
 //! the same queue and sequence, so that the broker can tell a repetition from something new
-//! (`docs/formats/wire.md`, Producing). No I/O, no clock; the driver moves batches to
+//! (`docs/formats/wire.md`, Producing). One that the broker opened under the id 0 is not idempotent:
+//! what may have been stored is never sent again, but fails. No I/O, no clock; the driver moves batches to
 //! [`crate::ClientSession::publish`] and answers back.
 
 mod lane;
@@ -157,8 +158,9 @@ struct Identity {
 }
 
 impl Identity {
-    fn is_anonymous(&self) -> bool {
-        self.producer == 0
+    /// Whether the broker knows again what it sends again.
+    fn is_idempotent(&self) -> bool {
+        self.producer != 0
     }
 }
 
@@ -184,12 +186,12 @@ impl Producer {
         }
     }
 
-    /// What to resume when opening it on another connection; `None` for a new one, and for an
-    /// anonymous one.
+    /// What to resume when opening it on another connection; `None` for a new one, and for
+    /// one that is not idempotent.
     #[must_use]
     pub fn resume(&self) -> Option<proto::Resume> {
         self.identity
-            .filter(|identity| !identity.is_anonymous())
+            .filter(Identity::is_idempotent)
             .map(|identity| proto::Resume {
                 producer: identity.producer,
                 epoch: identity.epoch,
@@ -231,7 +233,7 @@ impl Producer {
                 self.flush();
             }
             let is_another = (before.producer, before.epoch) != (identity.producer, identity.epoch);
-            if is_another || identity.is_anonymous() {
+            if is_another || !identity.is_idempotent() {
                 self.begin_anew();
             }
         }
@@ -395,7 +397,9 @@ impl Producer {
             self.events.push_back(ProducerEvent::Forgotten);
         }
         let in_time = now < refused_at + self.config.retry;
-        if in_time && (gap || may_help_to_retry(refusal.code)) {
+        let may_be_twice = refusal.code == code::TIMEOUT
+            && !self.identity.as_ref().is_some_and(Identity::is_idempotent);
+        if in_time && !may_be_twice && (gap || may_help_to_retry(refusal.code)) {
             lane.put_back(at, refusal.code == code::TIMEOUT);
             if !gap {
                 lane.backoff = (lane.backoff * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);

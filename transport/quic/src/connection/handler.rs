@@ -643,15 +643,15 @@ fn open_producer(open: proto::OpenProducer) -> Result<OpenProducer, Refusal> {
         })?;
         Ok::<_, Refusal>((ProducerId(resume.producer), ProducerEpoch(epoch)))
     });
-    let identity = match (resume.transpose()?, open.anonymous) {
+    let identity = match (resume.transpose()?, open.non_idempotent) {
         (None, false) => ProducerIdentity::Fresh,
-        (None, true) => ProducerIdentity::Anonymous,
+        (None, true) => ProducerIdentity::NonIdempotent,
         (Some((producer, epoch)), false) => ProducerIdentity::Resumed(producer, epoch),
         (Some((producer, _)), true) => {
             return Err(Refusal::new(
                 code::INVALID_ARGUMENT,
                 format!(
-                    "producer {} can't be resumed by an anonymous one: open either",
+                    "producer {} can't be resumed by one that is not idempotent: open either",
                     producer.0
                 ),
             ));

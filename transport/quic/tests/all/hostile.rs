@@ -366,11 +366,11 @@ async fn garbage_ends_its_connection_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_producer_is_resumed_or_anonymous() {
+async fn a_producer_is_resumed_or_non_idempotent() {
     let stage = Stage::new();
     create(&stage.client().await, "flights").await;
     let raw = Raw::authenticated(&stage).await;
-    for (resume, anonymous, answer) in [
+    for (resume, non_idempotent, answer) in [
         (None, true, FrameType::PRODUCER_OPENED),
         (
             Some(proto::Resume {
@@ -396,7 +396,7 @@ async fn a_producer_is_resumed_or_anonymous() {
                 topic: "flights".to_owned(),
             }),
             resume,
-            anonymous,
+            non_idempotent,
         };
         let frame = encode_message(FrameType::OPEN_PRODUCER, 0, &open).unwrap();
         send.write_all(&frame).await.unwrap();
@@ -425,7 +425,7 @@ async fn a_client_that_disappears_within_a_batch_leaves_nothing() {
             topic: "flights".to_owned(),
         }),
         resume: None,
-        anonymous: false,
+        non_idempotent: false,
     };
     let frame = encode_message(FrameType::OPEN_PRODUCER, 0, &open).unwrap();
     send.write_all(&frame).await.unwrap();

@@ -300,7 +300,7 @@ impl Mock {
                         (ProducerId(state.next_id), ProducerEpoch(0))
                     }
                     ProducerIdentity::Resumed(producer, epoch) => (producer, epoch),
-                    ProducerIdentity::Anonymous => (ProducerId(0), ProducerEpoch(0)),
+                    ProducerIdentity::NonIdempotent => (ProducerId(0), ProducerEpoch(0)),
                 };
                 Ok(Reply::Producer(ProducerInfo {
                     producer,

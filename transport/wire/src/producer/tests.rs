@@ -223,6 +223,26 @@ fn retries_end_and_say_why() {
 }
 
 #[test]
+fn what_may_be_stored_is_sent_again_only_by_an_idempotent_producer() {
+    for (id, is_sent_again) in [(7, true), (0, false)] {
+        let mut producer = Producer::new(ProducerConfig::default());
+        producer.opened(&opened(id, 1)).unwrap();
+        producer.push(|| MS, &Message::new("m")).unwrap();
+        let sent = drain(&mut producer, MS);
+        let unknown = Refusal::new(code::TIMEOUT, "no answer in time");
+        producer.refused(MS, sent[0].ticket, &unknown);
+        assert_eq!(drain(&mut producer, 1000 * MS).len() == 1, is_sent_again);
+        let event = producer.poll_event();
+        let failed = matches!(
+            event,
+            Some(ProducerEvent::Failed { refusal, .. }) if refusal.code == code::TIMEOUT
+        );
+        assert_eq!(failed, !is_sent_again);
+        assert_eq!(producer.is_empty(), !is_sent_again);
+    }
+}
+
+#[test]
 fn a_forgotten_producer_begins_anew_and_undecided_batches_fail() {
     let mut producer = producer(1);
     producer.push(|| MS, &Message::new("a")).unwrap();

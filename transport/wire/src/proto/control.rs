@@ -251,7 +251,7 @@ pub struct OpenProducer {
     /// Nothing is to be remembered of it: it has no id, and what it sends again is stored again. Not
     /// together with `resume`.
     #[prost(bool, tag = "3")]
-    pub anonymous: bool,
+    pub non_idempotent: bool,
 }
 
 /// A producer as it was opened earlier.
@@ -268,7 +268,7 @@ pub struct Resume {
 /// The producer is open; publish frames may follow.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ProducerOpened {
-    /// Its id; 0 for an anonymous one.
+    /// Its id; 0 for one that is not idempotent.
     #[prost(uint64, tag = "1")]
     pub producer: u64,
     /// Its epoch, below 2^16.

@@ -295,18 +295,18 @@ fn rare_frames_of_produce_and_consume_streams() {
             producer: 12,
             epoch: 3,
         }),
-        anonymous: false,
+        non_idempotent: false,
     };
     check_message("open-producer", FrameType::OPEN_PRODUCER, &open);
-    let anonymous = proto::OpenProducer {
+    let non_idempotent = proto::OpenProducer {
         topic: Some(topic()),
         resume: None,
-        anonymous: true,
+        non_idempotent: true,
     };
     check_message(
-        "open-producer-anonymous",
+        "open-producer-non-idempotent",
         FrameType::OPEN_PRODUCER,
-        &anonymous,
+        &non_idempotent,
     );
     let opened = proto::ProducerOpened {
         producer: 12,

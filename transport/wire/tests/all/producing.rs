@@ -375,7 +375,7 @@ fn publish_over_bad_connections(seed: u64, messages: usize, cut_every: Option<Du
                         let open = proto::OpenProducer {
                             topic: None,
                             resume,
-                            anonymous: false,
+                            non_idempotent: false,
                         };
                         stream = Some(pair.client.open_producer(&open).unwrap());
                     }
