@@ -6,6 +6,7 @@ use tidegate_model::{
     Offset, ProducerEpoch, ProducerId, QueueId, Seq, Sequence, ShardId, Term, Timestamp,
 };
 
+use crate::error::ReadError;
 use crate::header::{BatchHeader, HeaderError};
 use crate::position::LogPosition;
 
@@ -149,6 +150,42 @@ pub struct StoredBatch {
     pub header: BatchHeader,
     /// The section, byte for byte as it was appended.
     pub section: Bytes,
+}
+
+/// A batch whose section is not copied. It was whole when it was read, and turns into zeros where the
+/// disk loses it ([`crate::vfs::Vfs::broken_maps`]): it can be sent on under its checksum, and nothing
+/// else. Neither parse it nor copy parts of it.
+#[derive(Clone, Debug)]
+pub struct MappedBatch(pub(crate) StoredBatch);
+
+impl MappedBatch {
+    /// Everything but the section.
+    #[must_use]
+    pub fn header(&self) -> &BatchHeader {
+        &self.0.header
+    }
+
+    /// The section, byte for byte as it was appended, under the checksum that the header names.
+    #[must_use]
+    pub fn section(&self) -> &Bytes {
+        &self.0.section
+    }
+
+    /// A copy of it.
+    ///
+    /// # Errors
+    /// [`ReadError::Quarantined`] if it is not whole any more.
+    pub fn to_stored(&self) -> Result<StoredBatch, ReadError> {
+        let header = self.0.header;
+        let section = Bytes::copy_from_slice(&self.0.section);
+        if crc32c(&section) != header.section_crc {
+            return Err(ReadError::Quarantined {
+                from: header.position,
+                to: header.end(),
+            });
+        }
+        Ok(StoredBatch { header, section })
+    }
 }
 
 /// Where an appended batch went.

@@ -51,7 +51,7 @@ mod stats;
 mod sync;
 
 pub use appender::Appender;
-pub use batch::{Appended, Batch, IndexEntry, Kind, QueueBounds, StoredBatch};
+pub use batch::{Appended, Batch, IndexEntry, Kind, MappedBatch, QueueBounds, StoredBatch};
 pub use commit::OnDurable;
 pub use config::{SEGMENT_BYTES_LIMIT, SEGMENT_BYTES_MIN, StoreConfig, UNIT_BYTES_MAX};
 pub use error::{AppendError, Fenced, OpenError, ReadError, ReplayError};

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tidegate_model::checksum::crc32c;
 use tidegate_model::{Offset, QueueId, Seq, ShardId, Timestamp};
 
-use crate::batch::{IndexEntry, QueueBounds, StoredBatch};
+use crate::batch::{IndexEntry, MappedBatch, QueueBounds, StoredBatch};
 use crate::commit::Commit;
 use crate::error::ReadError;
 use crate::files::Files;
@@ -48,6 +48,13 @@ pub(crate) struct Shared {
     pub(crate) scrubber: Arc<Scrubber>,
     pub(crate) compaction: Mutex<Compaction>,
     pub(crate) recovery_bytes_read: u64,
+}
+
+/// Whether a section is copied out of its map.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Take {
+    Copy,
+    Map,
 }
 
 impl Reader {
@@ -187,7 +194,7 @@ impl Reader {
         })
     }
 
-    /// The batch of an index entry; the section is not copied. Waits for the disk unless it is hot.
+    /// The batch of an index entry. Waits for the disk unless it is hot.
     ///
     /// Like [`Reader::read`], but finds the batch also where it was moved to since the entry was
     /// looked up.
@@ -195,7 +202,16 @@ impl Reader {
     /// # Errors
     /// As [`Reader::read`]; [`ReadError::NotFound`] also where the batch has expired meanwhile.
     pub fn read_entry(&self, entry: &IndexEntry) -> Result<StoredBatch, ReadError> {
-        self.read_moved(entry.shard, entry.seq, entry.position)
+        self.read_moved(entry.shard, entry.seq, entry.position, Take::Copy)
+    }
+
+    /// Like [`Reader::read_entry`], but the section is not copied.
+    ///
+    /// # Errors
+    /// As [`Reader::read_entry`].
+    pub fn map_entry(&self, entry: &IndexEntry) -> Result<MappedBatch, ReadError> {
+        self.read_moved(entry.shard, entry.seq, entry.position, Take::Map)
+            .map(MappedBatch)
     }
 
     /// The batch of that number, if it is settled and kept. May open an older segment's index, and
@@ -207,7 +223,7 @@ impl Reader {
         let Some(position) = self.position_of(shard, seq)? else {
             return Ok(None);
         };
-        match self.read_moved(shard, seq, position) {
+        match self.read_moved(shard, seq, position, Take::Copy) {
             Err(ReadError::NotFound { .. }) => Ok(None),
             Ok(batch) => Ok(Some(batch).filter(|batch| self.is_kept(&batch.header))),
             Err(error) => Err(error),
@@ -225,10 +241,11 @@ impl Reader {
         shard: ShardId,
         seq: Seq,
         mut position: LogPosition,
+        take: Take,
     ) -> Result<StoredBatch, ReadError> {
         let mut tries = 0;
         loop {
-            let found = self.read(position);
+            let found = self.read_at(position, take);
             let is_it =
                 |batch: &StoredBatch| batch.header.shard == shard && batch.header.seq == seq;
             if found.as_ref().is_ok_and(is_it) {
@@ -251,16 +268,21 @@ impl Reader {
         }
     }
 
-    /// The batch at `position`; the section is not copied. Waits for the disk unless it is hot.
+    /// The batch at `position`. Waits for the disk unless it is hot.
     ///
     /// Its checksums are verified each time: at the speed of CRC-32C that costs an eighth of reading
-    /// the bytes, and no damage gets past it.
+    /// the bytes, and no damage gets past it. They are those of the copy that is given out: what lies in
+    /// a map may be lost after it was verified ([`crate::vfs::Vfs::broken_maps`]).
     ///
     /// # Errors
     /// [`ReadError::NotFound`] if no batch of the log begins there or it isn't durable yet;
     /// [`ReadError::Quarantined`] if it is damaged or unreadable; [`ReadError::Io`] if its segment
     /// can't be opened.
     pub fn read(&self, position: LogPosition) -> Result<StoredBatch, ReadError> {
+        self.read_at(position, Take::Copy)
+    }
+
+    fn read_at(&self, position: LogPosition, take: Take) -> Result<StoredBatch, ReadError> {
         let not_found = || ReadError::NotFound { position };
         let from = position.0;
         let durable = self.durable().0;
@@ -275,7 +297,8 @@ impl Reader {
         }
         segments.check(from)?;
         let generation = self.shared.commit.generation();
-        let bytes = segment.bytes(from..header_end, generation)?;
+        let mut bytes = [0; HEADER_BYTES];
+        bytes.copy_from_slice(&segment.bytes(from..header_end, generation)?);
         let header = BatchHeader::decode(&bytes, segment.nonce()?)
             .ok()
             .filter(|header| header.position == position && header.end().0 <= segment.end())
@@ -283,7 +306,7 @@ impl Reader {
         if header.kind.is_local() || header.end().0 > durable {
             return Err(not_found());
         }
-        match self.section(&segment, &header, generation) {
+        match self.section(&segment, &header, generation, take) {
             Ok(section) => Ok(StoredBatch { header, section }),
             Err(ReadError::Quarantined { .. }) => {
                 segments.quarantine(from, header.end().0);
@@ -298,13 +321,17 @@ impl Reader {
         segment: &Segment,
         header: &BatchHeader,
         generation: u32,
+        take: Take,
     ) -> Result<Bytes, ReadError> {
         let start = header.position.0 + HEADER_BYTES as u64;
         let range = start..start + u64::from(header.section_len);
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        let section = segment.bytes(range, generation)?;
+        let mut section = segment.bytes(range, generation)?;
+        if take == Take::Copy {
+            section = Bytes::copy_from_slice(&section);
+        }
         if crc32c(&section) != header.section_crc {
             return Err(segment.quarantined(header.position.0, header.end().0));
         }

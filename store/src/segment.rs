@@ -207,7 +207,8 @@ impl Segment {
 
     /// The bytes of `range` (positions), brought into memory first unless `hot`.
     ///
-    /// An error of the disk quarantines `range`; it never becomes a SIGBUS.
+    /// An error of the disk quarantines `range`. Where the disk fails later, when the kernel has taken a
+    /// page back, the page reads as zeros: see [`crate::vfs::Vfs::broken_maps`].
     pub(crate) fn bytes(&self, range: Range<u64>, generation: u32) -> Result<Bytes, ReadError> {
         let map = self.map()?;
         if !self.is_hot(&range, generation) {

@@ -1,5 +1,6 @@
 //! The only way to a disk: a handful of operations with a real and a simulated implementation.
 
+mod lost;
 mod mmap;
 mod real;
 
@@ -81,6 +82,13 @@ pub trait Vfs: Send + Sync {
     /// Those of the file system.
     fn free_space(&self, dir: &Path) -> io::Result<u64>;
 
+    /// Maps that have lost a page since this process began: the kernel had taken it back, and the disk
+    /// couldn't give it again. It reads as zeros from then on. Where this didn't change while something
+    /// was read from maps that were whole at first, none of it is such zeros.
+    fn broken_maps(&self) -> u64 {
+        0
+    }
+
     /// A number nobody can guess, for the nonces of segments.
     ///
     /// # Errors
@@ -153,9 +161,15 @@ pub trait VfsMap: Send + Sync {
     /// Those of the disk.
     fn populate(&self, range: Range<usize>) -> io::Result<()>;
 
+    /// Whether it has lost no page, see [`Vfs::broken_maps`].
+    fn is_whole(&self) -> bool {
+        true
+    }
+
     /// The bytes of `range`, without a copy where the implementation can.
     ///
-    /// The caller has populated the range and knows that nobody writes to it any more.
+    /// The caller has populated the range and knows that nobody writes to it any more. Bytes that are
+    /// not a copy turn into zeros where a page is lost.
     ///
     /// # Panics
     /// If `range` is outside of the map.

@@ -10,7 +10,7 @@ use tidegate_broker::request::Receipt;
 use tidegate_model::checksum::crc32c;
 use tidegate_model::{Codec, Section, SectionBuilder, SectionError};
 use tidegate_session::{DeliverySink, SubscriptionId};
-use tidegate_store::{ReadError, StoredBatch};
+use tidegate_store::{BatchHeader, ReadError, StoredBatch};
 
 use super::fetch::offsets;
 use super::{Grant, Target, Tools};
@@ -169,19 +169,25 @@ fn deliver(grant: &effects::Grant, tools: &Tools) -> Result<(Delivery, RangeSet)
     if entry.base_offset != grant.base_offset {
         return Err(SendError::Gone(grant.base_offset.0));
     }
-    let stored = match tools.reader.read_entry(entry) {
+    let mapped = match tools.reader.map_entry(entry) {
         Err(ReadError::NotFound { .. }) => return Err(SendError::Gone(grant.base_offset.0)),
         read => read?,
     };
     let mut gone = RangeSet::new();
-    if let Some(there) = there(&stored, &grant.offsets)? {
-        if there.is_empty() {
-            return Err(SendError::Gone(grant.base_offset.0));
+    let header = mapped.header();
+    let batch = if is_all(header, &grant.offsets) {
+        whole(header, mapped.section().clone())
+    } else {
+        let stored = mapped.to_stored()?;
+        if let Some(there) = there(&stored, &grant.offsets)? {
+            if there.is_empty() {
+                return Err(SendError::Gone(grant.base_offset.0));
+            }
+            gone = grant.offsets.clone();
+            gone.subtract(&there);
         }
-        gone = grant.offsets.clone();
-        gone.subtract(&there);
-    }
-    let batch = prepare(stored, &grant.offsets)?;
+        prepare(stored, &grant.offsets)?
+    };
     tools
         .metrics
         .delivered_messages
@@ -217,14 +223,15 @@ pub(super) fn there(
     Ok(Some(offsets(batch)?.intersection(wanted)))
 }
 
-/// A stored batch as it goes out: byte for byte under the producer's CRC if all of it is wanted,
-/// else only what is wanted, under a CRC of the server's.
-pub(super) fn prepare(
-    batch: StoredBatch,
-    wanted: &RangeSet,
-) -> Result<DeliveredBatch, SectionError> {
-    let header = &batch.header;
-    let mut out = DeliveredBatch {
+/// Whether a batch is as its producer sent it, and all of it is wanted.
+fn is_all(header: &BatchHeader, wanted: &RangeSet) -> bool {
+    header.count == header.span && wanted.count() >= u64::from(header.count)
+}
+
+/// A batch byte for byte, under the checksum that it has in the log: whoever gets it verifies that, so
+/// its section need not be a copy.
+fn whole(header: &BatchHeader, section: Bytes) -> DeliveredBatch {
+    DeliveredBatch {
         shard: header.shard,
         seq: header.seq,
         base_offset: header.base_offset,
@@ -235,8 +242,18 @@ pub(super) fn prepare(
         key_id: header.key_id,
         section_crc: header.section_crc,
         compacted: header.count < header.span,
-        section: batch.section.clone(),
-    };
+        section,
+    }
+}
+
+/// A stored batch as it goes out: byte for byte under the producer's CRC if all of it is wanted,
+/// else only what is wanted, under a CRC of the server's.
+pub(super) fn prepare(
+    batch: StoredBatch,
+    wanted: &RangeSet,
+) -> Result<DeliveredBatch, SectionError> {
+    let header = &batch.header;
+    let mut out = whole(header, batch.section.clone());
     let there = there(&batch, wanted)?;
     let wanted = there.as_ref().unwrap_or(wanted);
     if wanted.count() >= u64::from(header.count) {

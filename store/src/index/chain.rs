@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tidegate_model::QueueId;
 
 use super::NO_SEGMENT;
-use super::lookup::Index;
+use super::lookup::{Index, LOSSES_MAX};
 use super::memory::MemoryIndex;
 use super::sealed::{OpenIndex, SealedIndex};
 use crate::sync::read;
@@ -62,10 +62,18 @@ impl Index {
                 .collect()
         };
         let bases = earlier.iter().rev().map(|sealed| sealed.base());
-        chain_back(index, bases, |base| {
-            let at = earlier.binary_search_by_key(&base, |sealed| sealed.base());
-            self.open_whole(&earlier[at.ok()?])
-        });
+        for _ in 0..LOSSES_MAX {
+            let broken = self.vfs.broken_maps();
+            chain_back(index, bases.clone(), |base| {
+                let at = earlier.binary_search_by_key(&base, |sealed| sealed.base());
+                self.open_whole(&earlier[at.ok()?])
+            });
+            if self.vfs.broken_maps() == broken {
+                return;
+            }
+        }
+        // Looked for from the segment before on, when somebody reads.
+        chain_back(index, bases, |_| None);
     }
 
     /// The index, if it is in memory or its file is whole.

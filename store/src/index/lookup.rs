@@ -1,6 +1,7 @@
 //! Finding batches by queue and offset, by time, and by shard and seq.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::{Arc, RwLock};
 
 use tidegate_model::{Offset, QueueId, Seq, ShardId, Timestamp};
@@ -20,6 +21,9 @@ use crate::vfs::Vfs;
 
 /// Segments that a lookup remembers on its way back, so as to go forward over them alone.
 const PASSED_MAX: usize = 32;
+
+/// A lookup is made anew at most so often because maps lost pages meanwhile; each map counts once.
+pub(super) const LOSSES_MAX: u32 = 16;
 
 /// A segment that a lookup came to, with its index unless it is the newest.
 struct Stop {
@@ -50,6 +54,25 @@ pub(crate) struct Index {
 }
 
 impl Index {
+    /// What `look` finds in indexes that it opens by itself, made anew where pages of maps were lost
+    /// meanwhile: they read as zeros, and an index that has such pages is not opened again.
+    pub(crate) fn undisturbed<T>(
+        &self,
+        mut look: impl FnMut() -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        for _ in 0..LOSSES_MAX {
+            let before = self.vfs.broken_maps();
+            let found = look();
+            if self.vfs.broken_maps() == before {
+                return found;
+            }
+        }
+        Err(ReadError::Io {
+            path: self.folder.log.clone(),
+            source: io::Error::other("pages of it are lost faster than they can be looked up"),
+        })
+    }
+
     pub(crate) fn bounds(&self, queue: QueueId) -> QueueBounds {
         read(&self.state)
             .queues
@@ -68,6 +91,20 @@ impl Index {
     /// Appends up to `max` entries to `out`, in order: the one that holds `from`, else the first
     /// after it, and those that follow. None that ends at or below the queue's start.
     pub(crate) fn entries(
+        &self,
+        queue: QueueId,
+        from: Offset,
+        max: usize,
+        out: &mut Vec<IndexEntry>,
+    ) -> Result<(), ReadError> {
+        let before = out.len();
+        self.undisturbed(|| {
+            out.truncate(before);
+            self.add_entries(queue, from, max, out)
+        })
+    }
+
+    fn add_entries(
         &self,
         queue: QueueId,
         from: Offset,
@@ -146,7 +183,7 @@ impl Index {
         let Some(sealed) = sealed else {
             return Ok(None);
         };
-        let place = self.open(&sealed)?.place(shard, seq.0);
+        let place = self.undisturbed(|| Ok(self.open(&sealed)?.place(shard, seq.0)))?;
         Ok(place.map(|place| position_of(sealed.base(), place)))
     }
 
@@ -157,8 +194,11 @@ impl Index {
         queue: QueueId,
         is_before: impl Fn(&Entry) -> bool,
     ) -> Result<Option<u64>, ReadError> {
-        let found = self.newest_where_passing(queue, is_before, &mut Passed::default())?;
-        Ok(found.map(|stop| stop.base))
+        self.undisturbed(|| {
+            let mut passed = Passed::default();
+            let found = self.newest_where_passing(queue, &is_before, &mut passed)?;
+            Ok(found.map(|stop| stop.base))
+        })
     }
 
     /// Like [`Index::newest_where`]; `passed` gets the segments behind the one found that hold
@@ -199,7 +239,12 @@ impl Index {
             if found {
                 break;
             }
-            at = previous;
+            // It always lies before, unless its page was lost.
+            at = if previous < at || previous == NO_SEGMENT {
+                previous
+            } else {
+                self.segment_before(at)
+            };
         }
         Ok(best)
     }
@@ -228,12 +273,13 @@ impl Index {
         (sealed.collect(), state.newest.base())
     }
 
-    /// Gives the entries that a segment holds of a queue to `f`. May open the index, and so wait.
+    /// Gives the entries that a segment holds of a queue to `f`, once more where some were lost
+    /// meanwhile. May open the index, and so wait.
     pub(crate) fn with_run<R>(
         &self,
         base: u64,
         queue: QueueId,
-        f: impl FnOnce(Option<Run<'_>>) -> R,
+        mut f: impl FnMut(Option<Run<'_>>) -> R,
     ) -> Result<R, ReadError> {
         let sealed = {
             let state = read(&self.state);
@@ -243,11 +289,12 @@ impl Index {
             state.sealed.get(&base).cloned()
         };
         match sealed {
-            Some(sealed) => Ok(f(self.open(&sealed)?.run(queue))),
+            Some(sealed) => self.undisturbed(|| Ok(f(self.open(&sealed)?.run(queue)))),
             None => Ok(f(None)),
         }
     }
 
+    /// The index of a sealed segment, whole as it is opened: see [`Index::undisturbed`].
     pub(crate) fn open(&self, sealed: &Arc<SealedIndex>) -> Result<OpenIndex, ReadError> {
         let base = sealed.base();
         let generation = self.commit.generation();

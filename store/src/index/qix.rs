@@ -36,6 +36,10 @@ pub enum QixError {
 }
 
 /// An index file, checked once and then read in place.
+///
+/// A page of it that is lost later reads as zeros ([`crate::vfs::Vfs::broken_maps`]). Rows with such a
+/// zero are taken for no rows, entries for what they say: nothing of that is out of bounds, and who has
+/// looked asks afterwards whether anything was lost.
 #[derive(Clone, Debug)]
 pub struct Qix {
     bytes: Bytes,
@@ -162,15 +166,14 @@ impl Qix {
     pub(crate) fn run(&self, queue: QueueId) -> Option<(u64, &[u8])> {
         let at = self.row_from(queue);
         let row = (at < self.queues).then(|| self.queue_row(at))?;
-        (row.queue == queue.0).then(|| (row.previous, self.entries_of(row)))
+        (row.queue == queue.0 && row.count > 0).then(|| (row.previous, self.entries_of(row)))
     }
 
     /// The queues from `first` on, inclusive, ids rising, each with what [`Qix::run`] gives for it.
     pub(crate) fn runs_from(&self, first: QueueId) -> impl Iterator<Item = (QueueId, u64, &[u8])> {
-        (self.row_from(first)..self.queues).map(|at| {
-            let row = self.queue_row(at);
-            (QueueId(row.queue), row.previous, self.entries_of(row))
-        })
+        let rows = (self.row_from(first)..self.queues).map(|at| self.queue_row(at));
+        rows.filter(|row| row.count > 0)
+            .map(|row| (QueueId(row.queue), row.previous, self.entries_of(row)))
     }
 
     /// The first row of the directory whose queue is `queue` or a later one.

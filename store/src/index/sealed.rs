@@ -48,8 +48,11 @@ struct QixFile {
 
 impl QixFile {
     /// Whether it can be touched: the kernel may have taken its pages away since the last
-    /// generation, and a page that can't be read any more must become an error, never a SIGBUS.
+    /// generation, and one that can't be read any more reads as zeros.
     fn is_in_memory(&self, generation: u32) -> bool {
+        if !self.map.is_whole() {
+            return false;
+        }
         if self.brought_in.load(Ordering::Relaxed) == generation {
             return true;
         }

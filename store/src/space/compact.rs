@@ -253,18 +253,20 @@ impl Space {
         let Some(sealed) = read(&index.state).sealed.get(&base).cloned() else {
             return Ok(Held::new());
         };
-        let open = index.open(&sealed)?;
-        let mut held = Held::new();
-        for (queue, run) in open.runs_from(QueueId(0)) {
-            let state = index.queue_state(queue);
-            let Some(state) = state.filter(|_| round.queues.contains_key(&queue)) else {
-                continue;
-            };
-            let first = run.partition_point(|entry| entry.end_offset() <= state.start);
-            let entries = (first..run.len()).map(|at| run.entry(at));
-            held.push((queue, entries.collect()));
-        }
-        Ok(held)
+        index.undisturbed(|| {
+            let open = index.open(&sealed)?;
+            let mut held = Held::new();
+            for (queue, run) in open.runs_from(QueueId(0)) {
+                let state = index.queue_state(queue);
+                let Some(state) = state.filter(|_| round.queues.contains_key(&queue)) else {
+                    continue;
+                };
+                let first = run.partition_point(|entry| entry.end_offset() <= state.start);
+                let entries = (first..run.len()).map(|at| run.entry(at));
+                held.push((queue, entries.collect()));
+            }
+            Ok(held)
+        })
     }
 
     /// The batch of an entry; `None` if a trim has taken it meanwhile.

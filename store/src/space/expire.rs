@@ -26,7 +26,7 @@ pub type Trims = BTreeMap<ShardId, Vec<TrimRow>>;
 ///
 /// [`crate::Reader::expire`] carries it on. Between two calls what the first one found should be
 /// appended ([`crate::Appender::trim`]) and settled; what isn't is found again by the next pass.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Expiry {
     now: Timestamp,
     latest_before: Option<Timestamp>,
@@ -138,6 +138,19 @@ impl Index {
         pass: &mut Expiry,
         rule: &dyn Fn(QueueId) -> Option<Rule>,
     ) -> Result<Trims, ReadError> {
+        let began = pass.clone();
+        self.undisturbed(|| {
+            pass.clone_from(&began);
+            self.expire_piece(pass, rule)
+        })
+    }
+
+    fn expire_piece(
+        &self,
+        pass: &mut Expiry,
+        rule: &dyn Fn(QueueId) -> Option<Rule>,
+    ) -> Result<Trims, ReadError> {
+        let broken = self.vfs.broken_maps();
         let mut finds = Finds::default();
         while !pass.is_done() && !finds.is_enough() {
             let (base, queue) = match pass.at {
@@ -186,7 +199,7 @@ impl Index {
                 pass.at = At::Run { base, queue };
                 break;
             }
-            if !pass.found {
+            if !pass.found && self.vfs.broken_maps() == broken {
                 let until = pass.quiet_ms.map(|ms| pass.now.plus_ms(ms));
                 sealed.set_quiet(pass.rules, until.unwrap_or(Timestamp(i64::MAX)));
             }
@@ -260,6 +273,15 @@ impl Index {
         if !rule.remove && !rule.may_take(&state) {
             return Ok(None);
         }
+        self.undisturbed(|| self.expire_from(queue, &state, rule))
+    }
+
+    fn expire_from(
+        &self,
+        queue: QueueId,
+        state: &QueueState,
+        rule: &Rule,
+    ) -> Result<Option<(ShardId, TrimRow)>, ReadError> {
         let mut front = Front {
             start: state.start,
             taken: 0,
@@ -270,7 +292,7 @@ impl Index {
             let goes_on = self.with_run(base, queue, |run| {
                 let Some(run) = run else { return true };
                 shard = ShardId(run.entry(0).shard);
-                !rule.remove && take(run, &state, rule, &mut front).is_none()
+                !rule.remove && take(run, state, rule, &mut front).is_none()
             })?;
             if !goes_on {
                 break;

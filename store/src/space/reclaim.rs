@@ -232,15 +232,17 @@ impl Space {
             // Nothing but records of the store's own.
             return Ok(0);
         };
-        let open = index.open(&sealed)?;
-        let mut bytes = 0;
-        for (queue, run) in open.runs_from(QueueId(0)) {
-            let Some(state) = index.queue_state(queue) else {
-                continue;
-            };
-            bytes += run.stored_bytes(state.start);
-        }
-        Ok(bytes)
+        index.undisturbed(|| {
+            let open = index.open(&sealed)?;
+            let mut bytes = 0;
+            for (queue, run) in open.runs_from(QueueId(0)) {
+                let Some(state) = index.queue_state(queue) else {
+                    continue;
+                };
+                bytes += run.stored_bytes(state.start);
+            }
+            Ok(bytes)
+        })
     }
 
     fn remove(&self, segment: &Segment) {

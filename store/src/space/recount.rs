@@ -45,15 +45,18 @@ impl Index {
     /// `false` if a segment was added, rewritten or removed meanwhile.
     fn try_recount(&self, queues: &[QueueId]) -> Result<bool, ReadError> {
         let start = |queue: &QueueId| Some((*queue, (self.queue_state(*queue)?.start, 0)));
-        let mut counted: QueueMap<(u64, u64)> = queues.iter().filter_map(start).collect();
         let sealed: Vec<_> = read(&self.state).sealed.values().cloned().collect();
-        for sealed in &sealed {
-            for (queue, run) in self.open(sealed)?.runs_from(QueueId(0)) {
-                if let Some((start, bytes)) = counted.get_mut(&queue) {
-                    *bytes += run.stored_bytes(*start);
+        let counted = self.undisturbed(|| {
+            let mut counted: QueueMap<(u64, u64)> = queues.iter().filter_map(start).collect();
+            for sealed in &sealed {
+                for (queue, run) in self.open(sealed)?.runs_from(QueueId(0)) {
+                    if let Some((start, bytes)) = counted.get_mut(&queue) {
+                        *bytes += run.stored_bytes(*start);
+                    }
                 }
             }
-        }
+            Ok(counted)
+        })?;
         for queues in queues.chunks(RECOUNTED_MAX) {
             let mut state = write(&self.state);
             let pairs = state.sealed.values().zip(&sealed);

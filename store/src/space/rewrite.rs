@@ -101,6 +101,7 @@ impl Space {
             return Err(RewriteError::Worthless);
         }
         let temporary = index.folder.log_file(base, TEMPORARY);
+        let broken = index.vfs.broken_maps();
         let header = SegmentHeader {
             size,
             nonce: index.vfs.random()?,
@@ -114,11 +115,17 @@ impl Space {
             .and_then(|file| {
                 let sieve = sieving.map(|sieving| sieving.sieve);
                 Copying::new(self, segment, &index.open(&sealed)?, file, header)?.run(sieve)
-            })
-            .and_then(|copied| {
-                index.vfs.rename(&temporary, segment.path())?;
-                Ok(copied)
             });
+        // What the old index says of lost pages is that nothing of theirs is live.
+        let copied = if index.vfs.broken_maps() == broken {
+            copied
+        } else {
+            Err(io::Error::other("pages of maps were lost meanwhile").into())
+        };
+        let copied = copied.and_then(|copied| {
+            index.vfs.rename(&temporary, segment.path())?;
+            Ok(copied)
+        });
         let (memory, bytes) = match copied {
             Ok(copied) => copied,
             Err(error) => {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, statvfs};
 
+use super::lost::broken_maps;
 use super::mmap::FileMap;
 use super::{LockGuard, Vfs, VfsFile, VfsMap};
 
@@ -84,6 +85,10 @@ impl Vfs for RealVfs {
     fn free_space(&self, dir: &Path) -> io::Result<u64> {
         let stat = statvfs(dir)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn broken_maps(&self) -> u64 {
+        broken_maps()
     }
 
     fn random(&self) -> io::Result<u64> {

@@ -20,6 +20,7 @@ mod full_disk;
 mod gaps;
 mod health;
 mod limits;
+mod lost;
 mod model;
 mod power_cut;
 mod reclaim;

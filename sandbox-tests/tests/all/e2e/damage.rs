@@ -171,3 +171,60 @@ async fn groups_with_and_without_a_filter_get_what_lies_around_damage() {
         assert!(is_done(&client, group, from).await, "{group}");
     }
 }
+
+/// Acknowledges what comes until the group has nothing left to do.
+async fn consumed_until_done(client: &Client, group: &str, from: &str) -> BTreeSet<String> {
+    let options = membership(group, from);
+    let mut member = soon("a member", client.consumer(&options)).await.unwrap();
+    let mut received = Vec::new();
+    soon(&format!("group {group} to be done"), async {
+        loop {
+            tokio::select! {
+                batch = member.next_batch() => {
+                    let batch = batch.unwrap();
+                    let handles: Vec<_> = batch.iter().map(|one| one.handle.clone()).collect();
+                    member.ack_many(&handles).await.unwrap();
+                    received.extend(batch);
+                }
+                done = is_done(client, group, from) => if done { break },
+            }
+        }
+    })
+    .await;
+    soon("settling", member.close()).await.unwrap();
+    bodies(&received).into_iter().collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_outlives_the_loss_of_what_it_has_just_read() {
+    let mut sandbox = Sandbox::start();
+    let client = sandbox.client().await;
+    create_topic(&client, "orders", 1).await;
+    for group in ["before", "after"] {
+        create_group(
+            &client,
+            group,
+            ATTEMPTS,
+            std::time::Duration::from_millis(20),
+        )
+        .await;
+    }
+    let all = publish(&sandbox);
+    assert_eq!(consumed_until_done(&client, "before", "orders").await, all);
+
+    // To touch what is cut off a mapped file is the same fault as to touch what the disk can't give again.
+    let segment = log_file(&sandbox.path().join("data"), ".seg");
+    let file = std::fs::File::options().write(true).open(segment).unwrap();
+    file.set_len(10 << 20).unwrap();
+
+    let got = consumed_until_done(&client, "after", "orders").await;
+    let gone = all.difference(&got).count();
+    assert!(got.is_subset(&all) && gone > 0);
+    // What lies before and behind is there.
+    assert!(got.len() > usize::try_from(MESSAGES).unwrap() / 2);
+    assert!(got.contains(&body(0)) && got.contains(&body(MESSAGES - 1)));
+    let (_, metrics) = sandbox.broker().http_get("/metrics");
+    let lost = counted(&metrics, "tidegate_damaged_messages_total ");
+    assert_eq!(lost, gone as u64);
+    assert!(counted(&metrics, "tidegate_log_quarantined_ranges ") >= 1);
+}

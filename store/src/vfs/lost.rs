@@ -1,0 +1,239 @@
+//! Pages of maps that the disk can't give again read as zeros, instead of killing the process.
+//!
+//! Populating a range turns an error of the disk into a value. But the kernel may take a page back
+//! between that and the moment when somebody touches it; if the disk then fails, the touch is a
+//! SIGBUS. The handler here puts a page of zeros in its place, and says first that the map has lost
+//! one. Zeros are no batch and have no valid checksum, so who verifies what it has read notices; who
+//! can't verify asks afterwards whether a map has lost anything since it began.
+//!
+//! A fault anywhere else goes to whoever handled it before, by default to the end of the process.
+#![expect(
+    unsafe_code,
+    reason = "a signal can't be handled in safe Rust, nor a page be replaced"
+)]
+
+use std::ffi::c_int;
+use std::ops::Range;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::{io, mem};
+
+use libc::{c_void, siginfo_t};
+
+use crate::sync::lock;
+
+/// Maps whose places are kept together. There are as many blocks as maps ask for: one per segment
+/// and index file that is open.
+const BLOCK_PLACES: usize = 256;
+
+static FIRST: Block = Block::new();
+/// Places that no map has at present; those of the first block before anybody asked.
+static FREE: Mutex<Option<Vec<&'static Place>>> = Mutex::new(None);
+static BROKEN_MAPS: AtomicU64 = AtomicU64::new(0);
+/// What a SIGBUS did before, and the bytes of a page.
+static BEFORE: OnceLock<(libc::sigaction, usize)> = OnceLock::new();
+static IS_INSTALLED: Mutex<bool> = Mutex::new(false);
+
+/// Maps that have lost pages, since the process began.
+pub(super) fn broken_maps() -> u64 {
+    BROKEN_MAPS.load(Ordering::SeqCst)
+}
+
+/// Where a map lies, as the handler can read it.
+struct Place {
+    /// Address of the first byte; 0 if it is no map's.
+    start: AtomicUsize,
+    /// Address after the last byte.
+    end: AtomicUsize,
+    has_lost: AtomicBool,
+}
+
+/// Places, never freed, so that the handler can walk over them without a lock.
+struct Block {
+    places: [Place; BLOCK_PLACES],
+    next: AtomicPtr<Block>,
+}
+
+impl Block {
+    const fn new() -> Self {
+        Self {
+            places: [const {
+                Place {
+                    start: AtomicUsize::new(0),
+                    end: AtomicUsize::new(0),
+                    has_lost: AtomicBool::new(false),
+                }
+            }; BLOCK_PLACES],
+            next: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// The block behind this one.
+    fn next(&self) -> Option<&'static Block> {
+        // SAFETY: null, or a block that `Guarded::new` leaked.
+        unsafe { self.next.load(Ordering::Acquire).as_ref() }
+    }
+}
+
+/// A range of addresses whose lost pages read as zeros. Drop it before the map goes.
+pub(super) struct Guarded(&'static Place);
+
+impl Guarded {
+    /// Guards `range`, which must be a map's.
+    ///
+    /// # Errors
+    /// The system's, if SIGBUS can't be handled.
+    pub(super) fn new(range: &Range<*const u8>) -> io::Result<Self> {
+        install()?;
+        let place = free_place();
+        place.has_lost.store(false, Ordering::Relaxed);
+        place.end.store(range.end.addr(), Ordering::Relaxed);
+        place.start.store(range.start.addr(), Ordering::Release);
+        Ok(Self(place))
+    }
+
+    /// Whether a page of it was lost.
+    pub(super) fn has_lost(&self) -> bool {
+        self.0.has_lost.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.0.start.store(0, Ordering::Release);
+        lock(&FREE)
+            .as_mut()
+            .expect("it was taken from there")
+            .push(self.0);
+    }
+}
+
+fn free_place() -> &'static Place {
+    let mut free = lock(&FREE);
+    let free = free.get_or_insert_with(|| FIRST.places.iter().rev().collect());
+    if free.is_empty() {
+        let block: &'static Block = Box::leak(Box::new(Block::new()));
+        let mut last = &FIRST;
+        while let Some(next) = last.next() {
+            last = next;
+        }
+        last.next
+            .store(ptr::from_ref(block).cast_mut(), Ordering::Release);
+        free.extend(block.places.iter().rev());
+    }
+    free.pop().expect("a block has places")
+}
+
+/// Handles SIGBUS from now on.
+fn install() -> io::Result<()> {
+    let mut is_installed = lock(&IS_INSTALLED);
+    if *is_installed {
+        return Ok(());
+    }
+    let check = |result: c_int| match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    };
+    // SAFETY: all zeros is a valid `sigaction`: the default action, no flags, an empty mask.
+    let (mut before, mut ours): (libc::sigaction, libc::sigaction) = unsafe { mem::zeroed() };
+    // SAFETY: asks for the present action, into a place of its type.
+    check(unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), &raw mut before) })?;
+    // Before the handler can run, which reads it.
+    let page = rustix::param::page_size();
+    BEFORE.get_or_init(|| (before, page));
+    let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = on_bus_error;
+    ours.sa_sigaction = handler as usize;
+    // On the thread's signal stack if it has one, as whoever was asked before may need it.
+    ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    // SAFETY: the handler does nothing but what may be done in one (signal-safety(7)): it reads and
+    // writes atomics, and calls `mmap`, a bare system call, `sigaction` and `raise`.
+    check(unsafe { libc::sigaction(libc::SIGBUS, &raw const ours, ptr::null_mut()) })?;
+    *is_installed = true;
+    Ok(())
+}
+
+extern "C" fn on_bus_error(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel gives a handler with SA_SIGINFO a valid `siginfo_t`; that of a fault has an
+    // address. Codes of signals that somebody sent are not positive (sigaction(2)).
+    let address = unsafe { ((*info).si_code > 0).then(|| (*info).si_addr().addr()) };
+    // SAFETY: the address of this thread's `errno`, which the interrupted code may be about to read.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above, it is valid for reads.
+    let saved = unsafe { *errno };
+    match address {
+        None => end(signal),
+        Some(address) if put_zeros(address) => {}
+        Some(_) => pass_on(signal, info, context),
+    }
+    // SAFETY: as above, it is valid for writes.
+    unsafe { *errno = saved };
+}
+
+/// Puts a page of zeros under `address`, if it lies in a guarded range.
+fn put_zeros(address: usize) -> bool {
+    let mut block = Some(&FIRST);
+    while let Some(places) = block {
+        for place in &places.places {
+            let start = place.start.load(Ordering::Acquire);
+            let end = place.end.load(Ordering::Acquire);
+            // The second look tells whether `end` is that of another map, which just came.
+            let is_in = start != 0 && (start..end).contains(&address);
+            if is_in && place.start.load(Ordering::Acquire) == start {
+                return replace(address, place);
+            }
+        }
+        block = places.next();
+    }
+    false
+}
+
+fn replace(address: usize, place: &Place) -> bool {
+    let Some((_, page)) = BEFORE.get() else {
+        return false;
+    };
+    // Before anybody can see the zeros.
+    if !place.has_lost.swap(true, Ordering::SeqCst) {
+        BROKEN_MAPS.fetch_add(1, Ordering::SeqCst);
+    }
+    let at = ptr::with_exposed_provenance_mut(address - address % page);
+    // SAFETY: the page is one of a map that this thread is reading from, so whoever owns the map
+    // still holds it, and unmaps whatever lies there in the end. The page is replaced in one step: who
+    // reads it meanwhile sees its bytes or zeros, and a map's bytes are plain ones, valid as either.
+    let zeros = unsafe {
+        libc::mmap(
+            at,
+            *page,
+            libc::PROT_READ,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
+            -1,
+            0,
+        )
+    };
+    zeros != libc::MAP_FAILED
+}
+
+/// Does what a SIGBUS did before at a fault: Rust's standard library tells a stack overflow by it. A
+/// handler of the kind that takes no `siginfo_t` can tell nothing, and isn't asked.
+fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    let before = BEFORE.get().map(|(before, _)| before);
+    let Some(before) = before.filter(|before| before.sa_flags & libc::SA_SIGINFO != 0) else {
+        end(signal);
+        return;
+    };
+    // SAFETY: the system gave us this address as that of a handler, and the flag says which kind: with
+    // it the address is neither `SIG_DFL` nor `SIG_IGN`.
+    let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) =
+        unsafe { mem::transmute(before.sa_sigaction) };
+    handler(signal, info, context);
+}
+
+/// Ends the process by the signal, when its handler returns.
+fn end(signal: c_int) {
+    // SAFETY: all zeros is the default action; both calls may be made in a handler (signal-safety(7)).
+    unsafe {
+        let default: libc::sigaction = mem::zeroed();
+        libc::sigaction(signal, &raw const default, ptr::null_mut());
+        libc::raise(signal);
+    }
+}
