@@ -247,6 +247,19 @@ pub enum ProducerIdentity {
     NonIdempotent,
 }
 
+/// A producer that its client has ended: nothing is sent again under its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndProducer {
+    /// The topic that it published to.
+    pub topic: TopicRef,
+    /// Its id.
+    pub producer: ProducerId,
+    /// Its epoch.
+    pub epoch: ProducerEpoch,
+    /// Indexes in the topic of the queues that it published to.
+    pub queues: Vec<u32>,
+}
+
 /// A batch for one queue, its section as the client encoded it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publish {

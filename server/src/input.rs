@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use tidegate_broker::effects::{Fetched, Gone, Member};
 use tidegate_broker::id::{FetchToken, WaiterId};
 use tidegate_broker::reply::Delivery;
-use tidegate_broker::request::{Publish, Settle, Subscribe};
+use tidegate_broker::request::{EndProducer, Publish, Settle, Subscribe};
 use tidegate_broker::{PluginFacts, Principal, Refusal, Reply, Request};
 use tidegate_model::{Name, code};
 use tidegate_session::{DeliverySink, PublishSink, SettleSink, SubscriptionId, Ticket};
@@ -28,6 +28,7 @@ pub(crate) type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
 /// by what the owner itself has asked for.
 pub(crate) enum Input {
     Publish(PublishInput),
+    EndProducer(EndProducer),
     Subscribe {
         request: Subscribe,
         sink: Arc<dyn DeliverySink>,

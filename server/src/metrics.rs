@@ -37,6 +37,7 @@ pub(crate) struct Metrics {
     pub(crate) connections: Gauge,
     pub(crate) handshakes_failed: Counter,
     pub(crate) peers_refused: Counter,
+    pub(crate) remembered_producers: Gauge,
     pub(crate) log_syncs: Gauge,
     pub(crate) log_durable_bytes: Gauge,
     pub(crate) log_tail_bytes: Gauge,
@@ -169,6 +170,10 @@ impl Metrics {
             metric
         };
         let connections = gauge("connections", "Connections past their handshake");
+        let remembered_producers = gauge(
+            "remembered_producers",
+            "Pairs of a producer and a queue whose last batches are remembered, to store them once",
+        );
         let log_syncs = gauge("log_syncs", "fdatasync calls of the log since start");
         let log_segments = gauge("log_segments", "Segment files");
         let log_fenced = gauge("log_fenced", "1 after a failed write or sync");
@@ -241,6 +246,7 @@ impl Metrics {
             connections,
             handshakes_failed,
             peers_refused,
+            remembered_producers,
             log_syncs,
             log_durable_bytes,
             log_tail_bytes,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use tidegate_broker::authorize::required;
 use tidegate_broker::reply::{Published, ServerInfo, TopicInfo};
-use tidegate_broker::request::{Publish, Settle, Subscribe};
+use tidegate_broker::request::{EndProducer, Publish, Settle, Subscribe};
 use tidegate_broker::{PluginFacts, Principal, Refusal, Reply, Request, authorize};
 use tidegate_model::{QueueId, Timestamp, code};
 use tidegate_session::{
@@ -414,6 +414,10 @@ impl Service for Front {
             messages,
             bytes,
         });
+    }
+
+    fn end_producer(&self, ended: EndProducer) {
+        self.0.inputs.send(Input::EndProducer(ended));
     }
 
     fn unsubscribe(&self, subscription: SubscriptionId) {

@@ -195,6 +195,7 @@ impl Owner {
             } => {
                 self.credit(subscription, messages, bytes);
             }
+            Input::EndProducer(ended) => self.core.end_producer(&ended),
             Input::Unsubscribe(subscription) => self.unsubscribe(subscription),
             Input::Settle {
                 request,
@@ -279,6 +280,10 @@ impl Owner {
         if self.shared.health().disk_full && !self.appender.is_out_of_space() {
             self.shared.set_disk_full(false);
         }
+        let remembered = i64::try_from(self.core.remembered_producers());
+        self.metrics
+            .remembered_producers
+            .set(remembered.unwrap_or(i64::MAX));
         self.send_outcomes();
         self.checkpoint_if_due(now);
     }

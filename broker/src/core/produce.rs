@@ -8,7 +8,7 @@ use crate::publish::Admission;
 use crate::publish::admit::fenced;
 use crate::refusal::Refusal;
 use crate::reply::ProducerInfo;
-use crate::request::{OpenProducer, ProducerIdentity, Publish};
+use crate::request::{EndProducer, OpenProducer, ProducerIdentity, Publish};
 
 impl Core {
     /// Opens a producer: `fresh` is an id never given before, for one that is new.
@@ -59,6 +59,38 @@ impl Core {
             layout_version: topic.layout_version,
             queues: self.queue_infos(topic, bounds),
         })
+    }
+
+    /// Forgets a producer in the queues that it names, unless it has batches on their way there, or
+    /// has begun another life.
+    ///
+    /// Nothing is logged of it: what is replayed, or snapshotted elsewhere, may remember it for the rest of
+    /// its time. That does no harm, as nobody sends anything again under its id.
+    pub fn end_producer(&mut self, ended: &EndProducer) {
+        let Some(topic) = self.catalog.topic(&ended.topic) else {
+            return;
+        };
+        for index in &ended.queues {
+            let queue = usize::try_from(*index)
+                .ok()
+                .and_then(|index| topic.queues.get(index));
+            let Some(&queue) = queue else {
+                continue;
+            };
+            if !self.admissions.is_on_its_way(queue, ended.producer) {
+                let shard = self.catalog.shard_of(queue).0 as usize;
+                let producers = &mut self.shards[shard].producers;
+                producers.end(queue, ended.producer, ended.epoch);
+            }
+        }
+    }
+
+    /// Pairs of a producer and a queue of which the last batches are remembered, so that they are
+    /// stored once.
+    #[must_use]
+    pub fn remembered_producers(&self) -> usize {
+        let producers = self.shards.iter().map(|shard| shard.producers.of.len());
+        producers.sum()
     }
 
     /// What to do with a publish whose records all have keys, or whose topic needs none. The section

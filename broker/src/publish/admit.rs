@@ -176,6 +176,11 @@ impl Admissions {
             });
     }
 
+    /// Whether batches of a producer are being appended to a queue.
+    pub(crate) fn is_on_its_way(&self, queue: QueueId, producer: ProducerId) -> bool {
+        self.of.contains_key(&(queue, producer))
+    }
+
     /// A batch is durable: it and what came before it are no longer on their way.
     pub(crate) fn appended(&mut self, appended: &Appended) {
         let key = (appended.queue, appended.producer);

@@ -163,12 +163,12 @@ fn read_producer(row: &ProducerRow) -> Result<Producer, String> {
             row.producer, row.next, newest.count, newest.sequence
         ));
     }
-    Ok(Producer {
-        epoch: ProducerEpoch(narrow(row.epoch.into(), "a producer's epoch")?),
-        last: Timestamp(row.last),
+    Ok(Producer::new(
+        ProducerEpoch(narrow(row.epoch.into(), "a producer's epoch")?),
+        Timestamp(row.last),
         newest,
-        earlier: earlier.iter().map(read_outcome).collect::<Result<_, _>>()?,
-    })
+        earlier.iter().map(read_outcome).collect::<Result<_, _>>()?,
+    ))
 }
 
 fn read_outcome(&[sequence, count, seq, base_offset]: &[u64; 4]) -> Result<Outcome, String> {

@@ -1,7 +1,9 @@
 //! Idempotent producers: what is stored once however often it is sent.
 
 use tidegate_broker::limit::{OUTCOMES_MAX, PRODUCER_IDLE_MS};
-use tidegate_broker::request::{OneTopic, OpenProducer, ProducerIdentity, RetryPolicy};
+use tidegate_broker::request::{
+    EndProducer, OneTopic, OpenProducer, ProducerIdentity, RetryPolicy,
+};
 use tidegate_broker::{Admission, Request};
 use tidegate_model::{Code, Offset, ProducerEpoch, ProducerId, QueueId, Sequence, code};
 
@@ -155,6 +157,34 @@ fn of_a_non_idempotent_producer_nothing_is_remembered() {
         node.flush_all();
     }
     assert_eq!(node.end(queue(&node, 0)), 3);
+}
+
+#[test]
+fn of_a_producer_that_has_ended_nothing_is_remembered() {
+    let mut node = node();
+    let end = |epoch, queues: &[u32]| EndProducer {
+        topic: topic("t"),
+        producer: ONE,
+        epoch: ProducerEpoch(epoch),
+        queues: queues.to_vec(),
+    };
+    for queue in 0..2 {
+        let admission = node.publish(&batch("t", queue, ONE, 0, 1));
+        assert!(matches!(admission, Admission::Append { .. }));
+    }
+    // What is on its way is not done with, whatever its client says.
+    node.core.end_producer(&end(0, &[0, 1]));
+    node.flush_all();
+    assert_eq!(node.core.remembered_producers(), 2);
+    // Nor is another life, nor a queue that isn't named. What isn't there is passed over.
+    node.core.end_producer(&end(1, &[0, 1]));
+    node.core.end_producer(&end(0, &[1, 77]));
+    assert_eq!(node.core.remembered_producers(), 1);
+    assert_eq!(base(node.publish(&batch("t", 0, ONE, 0, 1))), 0);
+    let again = node.publish(&batch("t", 1, ONE, 0, 1));
+    assert!(matches!(again, Admission::Append { .. }), "{again:?}");
+    let later = node.publish(&batch("t", 1, ONE, 7, 1));
+    assert_eq!(refused(later), code::SEQUENCE_GAP);
 }
 
 struct NoBounds;

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tidegate_broker::reply::{Delivery, Published};
-use tidegate_broker::request::{Publish, Settle, Subscribe};
+use tidegate_broker::request::{EndProducer, Publish, Settle, Subscribe};
 use tidegate_broker::{Principal, Refusal, Reply, Request};
 use tidegate_model::{Code, Name};
 
@@ -94,6 +94,10 @@ pub trait Service: Send + Sync + 'static {
         ticket: Ticket,
         sink: &Arc<dyn PublishSink>,
     );
+
+    /// A producer has ended: its client sends nothing again under its id, so nothing need be remembered
+    /// of it.
+    fn end_producer(&self, ended: EndProducer);
 
     /// Starts pushing messages to `sink`, none before credit is granted.
     fn subscribe(

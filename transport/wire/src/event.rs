@@ -125,6 +125,8 @@ pub enum ServerEvent {
     ProducerClosed {
         /// The stream.
         stream: StreamId,
+        /// The client ended it when everything was answered: it doesn't resume the producer.
+        is_done: bool,
     },
     /// A request; answer with `reply` or `refuse_request`.
     Request {

@@ -478,8 +478,10 @@ impl ServerSession {
                     return false;
                 };
                 self.work_in_flight -= due;
-                self.events
-                    .push_back(ServerEvent::ProducerClosed { stream });
+                self.events.push_back(ServerEvent::ProducerClosed {
+                    stream,
+                    is_done: false,
+                });
                 true
             }
             Some(Role::Request { due }) => {

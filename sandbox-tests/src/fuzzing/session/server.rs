@@ -150,7 +150,7 @@ impl Play {
                 other => assert!(was_let_in, "before authentication: {other:?}"),
             }
             match event {
-                ServerEvent::ProducerClosed { stream } => self.pending.retain(|waiting| {
+                ServerEvent::ProducerClosed { stream, .. } => self.pending.retain(|waiting| {
                     !matches!(waiting,
                         ServerEvent::Publish { stream: s, .. }
                         | ServerEvent::OpenProducer { stream: s, .. } if *s == stream)

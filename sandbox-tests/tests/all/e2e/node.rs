@@ -118,3 +118,42 @@ async fn a_client_that_waits_notices_that_its_server_was_killed() {
     assert_eq!(received.offset, sent[0].offset);
     soon("closing", client.close()).await;
 }
+
+/// Waits until a broker says that it remembers so many pairs of a producer and a queue.
+async fn until_remembered(sandbox: &mut Sandbox, pairs: u32) {
+    let line = format!("tidegate_remembered_producers {pairs}");
+    soon(&line, async {
+        while !sandbox
+            .broker()
+            .http_get("/metrics")
+            .1
+            .lines()
+            .any(|l| l == line)
+        {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_producer_is_not_remembered_until_the_log_is_replayed() {
+    let mut sandbox = Sandbox::start();
+    let client = sandbox.client().await;
+    create_topic(&client, "t", 1).await;
+    let producer = client
+        .producer(&topic("t"), ProducerOptions::default())
+        .await
+        .unwrap();
+    for body in ["a", "b"] {
+        let sent = producer.send(Message::new(body)).await.unwrap();
+        soon("the answer", sent).await.unwrap();
+    }
+    until_remembered(&mut sandbox, 1).await;
+    soon("closing", producer.close()).await.unwrap();
+    until_remembered(&mut sandbox, 0).await;
+    drop(client);
+    sandbox.kill();
+    sandbox.start_again();
+    until_remembered(&mut sandbox, 1).await;
+}

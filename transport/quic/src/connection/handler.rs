@@ -219,9 +219,12 @@ impl Connection {
                 header,
                 section,
             } => self.on_publish(session, stream, header, section),
-            ServerEvent::ProducerClosed { stream } => {
+            ServerEvent::ProducerClosed { stream, is_done } => {
                 self.abort(stream);
-                self.state().producers.remove(&stream);
+                let closed = self.state().producers.remove(&stream);
+                if is_done && let Some(ended) = closed.and_then(OpenedProducer::end) {
+                    self.shared.service.end_producer(ended);
+                }
             }
             ServerEvent::Request { stream, request } => {
                 self.on_request(pump, session, stream, request);
@@ -340,11 +343,7 @@ impl Connection {
                         layout_version: info.layout_version,
                         queues: info.queues.iter().map(map::queue).collect(),
                     };
-                    let producer = OpenedProducer {
-                        topic,
-                        producer: info.producer,
-                        epoch: info.epoch,
-                    };
+                    let producer = OpenedProducer::new(topic, info.producer, info.epoch);
                     this.state().producers.insert(stream, producer);
                     session.producer_opened(stream, &opened);
                 }
@@ -363,7 +362,7 @@ impl Connection {
     ) {
         let ticket = header.ticket;
         let mut state = self.state();
-        let Some(producer) = state.producers.get(&stream) else {
+        let Some(producer) = state.producers.get_mut(&stream) else {
             let refusal = Refusal::new(code::PROTOCOL, "the stream has no open producer");
             return session.publish_refused(stream, ticket, &map::refused(refusal));
         };

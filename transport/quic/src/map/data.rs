@@ -3,20 +3,62 @@
 use bytes::Bytes;
 use tidegate_broker::Refusal;
 use tidegate_broker::reply::{DeliveredBatch, Delivery, Gap, Published};
-use tidegate_broker::request::{Outcome, Publish, Receipt, SettleRun};
+use tidegate_broker::request::{EndProducer, Outcome, Publish, Receipt, SettleRun};
+use tidegate_model::limits::TOPIC_QUEUES_MAX;
 use tidegate_model::{LeaseId, ProducerEpoch, ProducerId, QueueId, TopicRef, code};
 use tidegate_wire::{DeliveryHeader, Origin, PublishHeader, PublishOutcome, proto, settle};
+
+/// Words of a set of queues of a topic.
+const QUEUE_WORDS: usize = TOPIC_QUEUES_MAX.div_ceil(u64::BITS) as usize;
 
 /// What a produce stream publishes to, as its producer was opened.
 #[derive(Clone, Debug)]
 pub(crate) struct OpenedProducer {
-    pub(crate) topic: TopicRef,
-    pub(crate) producer: ProducerId,
-    pub(crate) epoch: ProducerEpoch,
+    topic: TopicRef,
+    producer: ProducerId,
+    epoch: ProducerEpoch,
+    /// A bit for each queue that it published to.
+    queues: [u64; QUEUE_WORDS],
+}
+
+impl OpenedProducer {
+    pub(crate) fn new(topic: TopicRef, producer: ProducerId, epoch: ProducerEpoch) -> Self {
+        Self {
+            topic,
+            producer,
+            epoch,
+            queues: [0; QUEUE_WORDS],
+        }
+    }
+
+    fn publishes_to(&mut self, queue_index: u32) {
+        // One that no topic has is refused by the broker.
+        if let Some(word) = self.queues.get_mut((queue_index / u64::BITS) as usize) {
+            *word |= 1 << (queue_index % u64::BITS);
+        }
+    }
+
+    /// What to tell the broker when it has ended; `None` if it remembers nothing of it.
+    pub(crate) fn end(self) -> Option<EndProducer> {
+        let is_set =
+            |index: &u32| self.queues[(index / u64::BITS) as usize] >> (index % u64::BITS) & 1 == 1;
+        let queues: Vec<u32> = (0..TOPIC_QUEUES_MAX).filter(is_set).collect();
+        (self.producer.0 != 0 && !queues.is_empty()).then_some(EndProducer {
+            topic: self.topic,
+            producer: self.producer,
+            epoch: self.epoch,
+            queues,
+        })
+    }
 }
 
 /// The broker's request for a publish frame.
-pub(crate) fn publish(opened: &OpenedProducer, header: PublishHeader, section: Bytes) -> Publish {
+pub(crate) fn publish(
+    opened: &mut OpenedProducer,
+    header: PublishHeader,
+    section: Bytes,
+) -> Publish {
+    opened.publishes_to(header.queue_index);
     Publish {
         topic: opened.topic.clone(),
         queue_index: header.queue_index,

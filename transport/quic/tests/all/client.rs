@@ -313,6 +313,54 @@ async fn a_producer_survives_a_server_that_dies_with_its_answers() {
 }
 
 #[tokio::test]
+async fn a_producer_that_is_closed_has_ended_and_one_that_is_cut_off_has_not() {
+    let mut stage = Stage::new();
+    let client = stage.client().await;
+    create(&client, "flights", 200).await;
+    let to = topic("flights");
+    let opened = async |idempotent| {
+        let options = ProducerOptions {
+            idempotent,
+            ..ProducerOptions::default()
+        };
+        client.producer(&to, options).await.unwrap()
+    };
+    let cut_off = opened(true).await;
+    let pending = cut_off.send(Message::new("cut off")).await.unwrap();
+    pending.await.unwrap();
+    let not_idempotent = opened(false).await;
+    let pending = not_idempotent.send(Message::new("nobody")).await.unwrap();
+    pending.await.unwrap();
+    not_idempotent.close().await.unwrap();
+    let without_messages = opened(true).await;
+    without_messages.close().await.unwrap();
+
+    let mut queues = BTreeSet::new();
+    let closed = opened(true).await;
+    for number in 0..50 {
+        let message = Message::new("closed").key(format!("{number}"));
+        let sent = closed.send(message).await.unwrap().await.unwrap();
+        queues.insert(sent.queue_index);
+    }
+    closed.close().await.unwrap();
+    stage.mock.until(|mock| !mock.ended().is_empty()).await;
+    let dropped = opened(true).await;
+    let pending = dropped.send(Message::new("dropped")).await.unwrap();
+    drop(dropped);
+    let sent = pending.await.unwrap();
+    stage.mock.until(|mock| mock.ended().len() == 2).await;
+
+    stage.kill().await;
+    let ended = stage.mock.ended();
+    assert_eq!(ended.len(), 2);
+    assert_eq!(ended[0].topic, to);
+    assert_eq!(ended[0].queues, Vec::from_iter(queues));
+    assert_eq!(ended[1].queues, [sent.queue_index]);
+    assert!(ended[0].producer < ended[1].producer);
+    drop(cut_off);
+}
+
+#[tokio::test]
 async fn without_idempotence_a_lost_answer_is_a_timeout() {
     let mut stage = Stage::new();
     let client = stage.client().await;

@@ -9,8 +9,8 @@ use tidegate_broker::reply::{
     ServerInfo, TopicInfo,
 };
 use tidegate_broker::request::{
-    Outcome, ProducerIdentity, Publish, Read, Receipt, Receive, RetryPolicy, Settle, StartAt,
-    Subscribe,
+    EndProducer, Outcome, ProducerIdentity, Publish, Read, Receipt, Receive, RetryPolicy, Settle,
+    StartAt, Subscribe,
 };
 use tidegate_broker::{GroupRef, Principal, Refusal, Reply, Request, principal::Role};
 use tidegate_model::{
@@ -41,6 +41,8 @@ pub(crate) struct Mock {
 #[derive(Default)]
 struct State {
     keys: HashMap<[u8; 32], Name>,
+    /// Producers that have ended.
+    ended: Vec<EndProducer>,
     topics: BTreeMap<TopicRef, Topic>,
     groups: BTreeMap<GroupRef, Group>,
     subscriptions: HashMap<SubscriptionId, Subscription>,
@@ -107,6 +109,11 @@ impl Mock {
 
     pub(crate) fn register(&self, key: [u8; 32], name: &str) {
         self.state().keys.insert(key, name.parse().unwrap());
+    }
+
+    /// Producers that have ended.
+    pub(crate) fn ended(&self) -> Vec<EndProducer> {
+        self.state().ended.clone()
     }
 
     /// Bodies of all stored messages of a queue, in order.
@@ -511,6 +518,11 @@ impl Service for Mock {
                 .map(principal)
                 .ok_or_else(|| Refusal::new(code::AUTH_FAILED, "the key isn't registered"))
         })
+    }
+
+    fn end_producer(&self, ended: EndProducer) {
+        self.state().ended.push(ended);
+        self.changed.notify_waiters();
     }
 
     fn login(&self, login: Login) -> BoxFuture<'_, Result<Principal, Refusal>> {

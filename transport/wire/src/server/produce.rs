@@ -21,6 +21,8 @@ pub(super) struct ProducerState {
     last_ticket: Option<u64>,
     /// The client sends nothing more; the stream ends when everything is answered.
     ended: bool,
+    /// Everything was answered when it ended.
+    is_done: bool,
     /// The application knows that it is over.
     over: bool,
 }
@@ -174,6 +176,7 @@ impl ServerSession {
     pub(super) fn finish_producer(&mut self, stream: StreamId) {
         if let Some(Role::Producer(producer)) = self.link.role_mut(stream) {
             producer.ended = true;
+            producer.is_done = producer.opened && producer.in_flight.is_empty();
             self.after_answer(stream);
         }
     }
@@ -184,9 +187,10 @@ impl ServerSession {
             && producer.in_flight.is_empty()
             && !producer.over
         {
+            let is_done = producer.is_done;
             producer.leave();
             self.events
-                .push_back(ServerEvent::ProducerClosed { stream });
+                .push_back(ServerEvent::ProducerClosed { stream, is_done });
             self.link.finish(stream);
         } else {
             self.pump_if_resumed(stream);

@@ -124,7 +124,8 @@ fn a_half_sent_frame_has_to_make_progress() {
         pair.inject(End::Server, stream, vec![0]);
         pair.sleep(1000 * MS, &mut |_, event| events.push(event));
     }
-    assert_eq!(events, [ServerEvent::ProducerClosed { stream }]);
+    let is_done = false;
+    assert_eq!(events, [ServerEvent::ProducerClosed { stream, is_done }]);
     assert!(!pair.server.wants_data(stream));
     assert!(pair.closed_by(End::Server).is_none());
 }
@@ -241,7 +242,10 @@ fn a_producer_that_is_reset_drops_its_answers() {
     pair.server.handle_reset(pair.now, stream, code::CANCELLED);
     assert_eq!(
         pair.server.poll_event(),
-        Some(ServerEvent::ProducerClosed { stream })
+        Some(ServerEvent::ProducerClosed {
+            stream,
+            is_done: false
+        })
     );
     pair.server.published(stream, &[]);
     pair.server

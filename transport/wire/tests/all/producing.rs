@@ -241,11 +241,28 @@ fn a_refused_producer_and_a_refused_batch_say_why() {
         }]
     );
     pair.client.finish_producer(stream);
-    pair.run(&mut |_, event| assert_eq!(event, ServerEvent::ProducerClosed { stream }));
+    let is_done = true;
+    pair.run(&mut |_, event| assert_eq!(event, ServerEvent::ProducerClosed { stream, is_done }));
     assert!(matches!(
         pair.told.pop_front(),
         Some(ClientEvent::ProducerClosed { refusal, .. }) if refusal.code == code::CANCELLED
     ));
+}
+
+#[test]
+fn a_producer_that_ends_before_its_answers_may_be_resumed() {
+    let mut pair = Pair::connected(Net::default());
+    let stream = open(&mut pair);
+    pair.client
+        .publish(stream, &header(0), Bytes::from_static(b"one"))
+        .unwrap();
+    pair.client.finish_producer(stream);
+    pair.run(&mut |_, event| assert!(matches!(event, ServerEvent::Publish { .. })));
+    pair.server.published(stream, &[outcome(&header(0))]);
+    let mut closed = Vec::new();
+    pair.run(&mut |_, event| closed.push(event));
+    let is_done = false;
+    assert_eq!(closed, [ServerEvent::ProducerClosed { stream, is_done }]);
 }
 
 #[test]
@@ -265,7 +282,8 @@ fn a_client_that_disappears_mid_batch_leaves_nothing_behind() {
     assert_eq!(events.len(), 3);
     pair.cut();
     let left: Vec<_> = std::iter::from_fn(|| pair.server.poll_event()).collect();
-    assert_eq!(left, [ServerEvent::ProducerClosed { stream }]);
+    let is_done = false;
+    assert_eq!(left, [ServerEvent::ProducerClosed { stream, is_done }]);
     // Late answers go nowhere.
     pair.server.published(stream, &[outcome(&header(0))]);
     assert!(pair.server.is_idle());
