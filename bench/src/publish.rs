@@ -21,6 +21,7 @@ const ROUNDS: u32 = 5;
 pub(crate) struct Rig {
     pub(crate) broker: BrokerProcess,
     pub(crate) client: Client,
+    key: ClientKey,
     pub(crate) folder: tempfile::TempDir,
 }
 
@@ -40,8 +41,15 @@ impl Rig {
         Ok(Self {
             broker,
             client,
+            key,
             folder,
         })
+    }
+
+    /// Another connection.
+    pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
+        let address = self.broker.address.parse()?;
+        Ok(Client::connect(&address, &self.key, ConnectOptions::default()).await?)
     }
 
     pub(crate) async fn topic(&self, name: &str, queues: u32) -> anyhow::Result<TopicRef> {

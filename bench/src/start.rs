@@ -74,6 +74,7 @@ pub(crate) async fn measure(folder: &Path, gigabytes: u64) -> anyhow::Result<Tab
         broker,
         folder,
         client,
+        ..
     } = rig;
     client.close().await;
     broker.kill();

@@ -15,6 +15,8 @@ use crate::publish::Rig;
 const REST: Duration = Duration::from_secs(10);
 /// Messages that are published to it, by key to all topics in turn.
 const MESSAGES: u64 = 1_000_000;
+/// Producers that stay open on a connection; it may have a few more streams than that.
+const CONNECTION_PRODUCERS: u64 = 50;
 /// Messages sent to a topic before it is another's turn, and before memory is looked at again.
 const TURN: u64 = 1000;
 
@@ -25,8 +27,27 @@ pub(super) struct Memory {
     pub(super) rest: f64,
     /// With producers of which it remembers nothing.
     pub(super) non_idempotent: Published,
-    /// With producers whose batches it recognises, after those.
-    pub(super) idempotent: Published,
+    /// With producers whose batches it recognises, each closed when it is done; after those.
+    pub(super) closed: Published,
+    /// With as many that stay open; after those.
+    pub(super) open: Published,
+}
+
+impl Memory {
+    /// The most at rest: after the start, and after producers that came and went.
+    pub(super) fn settled(&self) -> f64 {
+        self.rest
+            .max(self.non_idempotent.later)
+            .max(self.closed.later)
+    }
+}
+
+/// How producers publish.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    NonIdempotent,
+    Closed,
+    Open,
 }
 
 /// The same, of a broker that is published to.
@@ -44,14 +65,16 @@ pub(super) async fn measure(folder: TempDir, queues: u64) -> anyhow::Result<Memo
     sleep(REST).await;
     let rest = now(&rig)?;
     let topics = topics(queues)?;
-    let non_idempotent = publish(&rig, &topics, false).await?;
-    let idempotent = publish(&rig, &topics, true).await?;
+    let non_idempotent = publish(&rig, &topics, Kind::NonIdempotent).await?;
+    let closed = publish(&rig, &topics, Kind::Closed).await?;
+    let open = publish(&rig, &topics, Kind::Open).await?;
     rig.client.close().await;
     rig.broker.kill();
     Ok(Memory {
         rest,
         non_idempotent,
-        idempotent,
+        closed,
+        open,
     })
 }
 
@@ -60,15 +83,19 @@ fn now(rig: &Rig) -> anyhow::Result<f64> {
 }
 
 /// A producer for each turn.
-async fn publish(rig: &Rig, topics: &[TopicRef], idempotent: bool) -> anyhow::Result<Published> {
+async fn publish(rig: &Rig, topics: &[TopicRef], kind: Kind) -> anyhow::Result<Published> {
     let mut most: f64 = 0.0;
+    let (mut client, mut open) = (rig.client.clone(), Vec::new());
     for turn in 0..MESSAGES / TURN {
         let at = usize::try_from(turn)? % topics.len();
         let options = ProducerOptions {
-            idempotent,
+            idempotent: kind != Kind::NonIdempotent,
             ..ProducerOptions::default()
         };
-        let producer = rig.client.producer(&topics[at], options).await?;
+        if kind == Kind::Open && turn % CONNECTION_PRODUCERS == 0 {
+            client = rig.connect().await?;
+        }
+        let producer = client.producer(&topics[at], options).await?;
         let mut sent = Vec::new();
         for number in 0..TURN {
             let message = Message::new(vec![b'x'; BODY]).key(format!("{turn} {number}"));
@@ -79,8 +106,14 @@ async fn publish(rig: &Rig, topics: &[TopicRef], idempotent: bool) -> anyhow::Re
             receipt.await?;
         }
         most = most.max(now(rig)?);
+        if kind == Kind::Open {
+            open.push(producer);
+        } else {
+            producer.close().await?;
+        }
     }
     sleep(REST).await;
     let later = now(rig)?;
+    drop(open);
     Ok(Published { most, later })
 }
