@@ -1,50 +1,26 @@
 //! A million queues against a thousand, and one queue with all of it: CPU of store and broker core
 //! in a process of their own, then the memory of a broker on the folder that it leaves.
 
+mod child;
 mod memory;
 
-use std::collections::BTreeSet;
-use std::io::Write;
-use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::time::{Instant, SystemTime};
 
-use bytes::Bytes;
-use tidegate_broker::publish::Admission;
-use tidegate_broker::reply::Level;
-use tidegate_broker::request::{CreateTopic, Publish, Request};
-use tidegate_broker::{
-    Appended, CatalogCommand, Core, Effects, Plan, Settings, core::QueueBounds as CoreBounds,
-};
-use tidegate_model::{
-    Name, Offset, ProducerEpoch, ProducerId, QueueId, Sequence, ShardId, Timestamp, TopicChange,
-    TopicRef,
-};
-use tidegate_store::{
-    AppendError, IndexEntry, Kind, LogPosition, RealVfs, Replay, ReplayError, Store, StoreConfig,
-    StoredBatch,
-};
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::cpu;
-use crate::store::Load;
 use crate::table::{Table, number, verdict};
 use memory::Memory;
 
-const SHARDS: u32 = 8;
-/// Queues of a topic where there are so many.
-const TOPIC_QUEUES: u32 = 1000;
+pub(crate) use child::child;
+
 /// Bytes of a message's body.
 const BODY: usize = 100;
-/// Publishes that wait for one sync.
-const GROUP: usize = 512;
-/// Rounds of publishes, and of receives in each order, of which the middle one counts; receives in a
-/// round.
-const ROUNDS: u64 = 5;
-const RECEIVES: u64 = 50_000;
-const RECEIVE_MESSAGES: u64 = 10;
+/// Times that each number of queues is filled, in turn with the others, of which the middle one counts:
+/// a machine shared with others moves a figure by a tenth and more from one minute to the next.
+const FILLS: usize = 3;
 const RSS_MB_MAX: f64 = 150.0;
 const RESTART_MS_MAX: f64 = 1000.0;
 
@@ -73,12 +49,19 @@ pub(crate) fn measure(folder: &Path, queues: u64, runtime: &Runtime) -> anyhow::
         ],
     );
     let messages = 10 * queues;
-    let few = figures(folder, 1000.min(queues), messages, runtime)?;
-    for (count, run) in [
-        (1000.min(queues), few),
-        (queues, figures(folder, queues, messages, runtime)?),
-        (1, figures(folder, 1, messages, runtime)?),
-    ] {
+    let counts = [1000.min(queues), queues, 1];
+    let mut fills: [Vec<Cpu>; 3] = Default::default();
+    for _ in 1..FILLS {
+        for (count, fills) in counts.iter().zip(&mut fills) {
+            fills.push(fill(folder, *count, messages)?.1);
+        }
+    }
+    let mut runs = Vec::new();
+    for (count, fills) in counts.iter().zip(fills) {
+        runs.push(figures(folder, *count, messages, fills, runtime)?);
+    }
+    let few = runs[0].cpu;
+    for (count, run) in counts.into_iter().zip(runs) {
         let beside = |own: f64, limit: f64| {
             format!(
                 "{} ({} x of 1,000 queues{})",
@@ -93,9 +76,9 @@ pub(crate) fn measure(folder: &Path, queues: u64, runtime: &Runtime) -> anyhow::
         };
         table.row(vec![
             number(count as f64),
-            beside(run.publish, few.publish),
-            beside(run.by_chance, few.by_chance),
-            beside(run.in_order, few.in_order),
+            beside(run.cpu.publish, few.publish),
+            beside(run.cpu.by_chance, few.by_chance),
+            beside(run.cpu.in_order, few.in_order),
             number(run.memory.rest),
             format!(
                 "<= {} at rest, before and after producers that came and went: {}",
@@ -119,413 +102,85 @@ pub(crate) fn measure(folder: &Path, queues: u64, runtime: &Runtime) -> anyhow::
     Ok(table)
 }
 
-/// What a child measured of itself.
+/// CPU ns that a child measured of itself.
 #[derive(Clone, Copy)]
-struct Figures {
+struct Cpu {
     publish: f64,
     in_order: f64,
     by_chance: f64,
+}
+
+impl Cpu {
+    /// The middle of each figure.
+    fn middle(of: &[Self]) -> Self {
+        let middle = |figure: fn(&Self) -> f64| cpu::median(of.iter().map(figure).collect());
+        Self {
+            publish: middle(|cpu| cpu.publish),
+            in_order: middle(|cpu| cpu.in_order),
+            by_chance: middle(|cpu| cpu.by_chance),
+        }
+    }
+}
+
+struct Figures {
+    cpu: Cpu,
     restart_ms: f64,
     read_mb: f64,
     memory: Memory,
 }
 
-fn figures(
-    folder: &Path,
-    queues: u64,
-    messages: u64,
-    runtime: &Runtime,
-) -> anyhow::Result<Figures> {
-    let data = tempfile::tempdir_in(folder)?;
+/// Runs a step in a process of its own; the numbers that it prints.
+fn run_child(step: &str, queues: u64, messages: u64, data: &TempDir) -> anyhow::Result<Vec<f64>> {
     // Where a broker on the folder has its log.
     let log = data.path().join("data/log");
     std::fs::create_dir_all(&log)?;
-    let child = |step: &str| -> anyhow::Result<Vec<f64>> {
-        let output = Command::new(std::env::current_exe()?)
-            .args(["scale-child", step])
-            .args([queues.to_string(), messages.to_string()])
-            .arg(&log)
-            .stderr(Stdio::inherit())
-            .output()?;
-        anyhow::ensure!(output.status.success(), "the child failed: {step}");
-        let text = String::from_utf8(output.stdout)?;
-        Ok(text
-            .split_whitespace()
-            .map(str::parse)
-            .collect::<Result<_, _>>()?)
-    };
-    let filled = child("fill")?;
-    let opened = child("open")?;
-    match (&filled[..], &opened[..]) {
-        (&[publish, in_order, by_chance], &[restart_ms, read_mb]) => Ok(Figures {
-            publish,
-            in_order,
-            by_chance,
-            restart_ms,
-            read_mb,
-            memory: runtime.block_on(memory::measure(data, queues))?,
-        }),
+    let output = Command::new(std::env::current_exe()?)
+        .args(["scale-child", step])
+        .args([queues.to_string(), messages.to_string()])
+        .arg(&log)
+        .stderr(Stdio::inherit())
+        .output()?;
+    anyhow::ensure!(output.status.success(), "the child failed: {step}");
+    let text = String::from_utf8(output.stdout)?;
+    Ok(text
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<_, _>>()?)
+}
+
+fn fill(folder: &Path, queues: u64, messages: u64) -> anyhow::Result<(TempDir, Cpu)> {
+    let data = tempfile::tempdir_in(folder)?;
+    match run_child("fill", queues, messages, &data)?[..] {
+        [publish, in_order, by_chance] => Ok((
+            data,
+            Cpu {
+                publish,
+                in_order,
+                by_chance,
+            },
+        )),
         _ => anyhow::bail!("the child said something else"),
     }
 }
 
-/// The body of the process that [`measure`] starts.
-pub(crate) fn child(step: &str, queues: u64, messages: u64, folder: &Path) -> anyhow::Result<()> {
-    let mut out = std::io::stdout();
-    // As a broker does.
-    rustix::thread::disable_transparent_huge_pages(true)?;
-    match step {
-        "fill" => {
-            let mut node = Node::open(folder)?;
-            node.create_topics(queues)?;
-            let publish = node.publish(queues, messages)?;
-            let received = |turn| {
-                let rounds = 0..ROUNDS;
-                let each =
-                    rounds.map(|round| node.receive(&receives(queues, messages, turn, round)));
-                each.collect::<anyhow::Result<Vec<_>>>().map(cpu::median)
-            };
-            let (in_order, by_chance) = (received(Turn::Order)?, received(Turn::Chance)?);
-            writeln!(out, "{publish} {in_order} {by_chance}")?;
-            out.flush()?;
-            // As SIGKILL leaves it: no last checkpoint, nothing closed.
-            std::process::exit(0);
-        }
-        _ => {
-            let start = Instant::now();
-            let node = Node::open(folder)?;
-            let restart_ms = start.elapsed().as_secs_f64() * 1000.0;
-            let held: u64 = (1..=queues)
-                .map(|queue| crate::store::held(node.store.reader.bounds(QueueId(queue))))
-                .sum();
-            anyhow::ensure!(held == messages, "{held} messages of {messages} are there");
-            let read = node.store.reader.stats().recovery_bytes_read;
-            writeln!(out, "{restart_ms} {}", read as f64 / 1e6)?;
-            Ok(())
-        }
-    }
-}
-
-struct Node {
-    core: Core,
-    store: Store,
-    effects: Effects,
-    pending: Vec<Appended>,
-    /// Shards whose state changed since the last checkpoint, as the server tells them.
-    dirty: BTreeSet<ShardId>,
-    /// The time when it was opened: a broker that opens the folder afterwards keeps messages for a week.
-    opened: Timestamp,
-    clock: Instant,
-}
-
-/// The core asks for bounds where it describes; here it is only told commands.
-struct NoBounds;
-
-impl CoreBounds for NoBounds {
-    fn bounds(&self, _: QueueId) -> (Offset, Offset) {
-        (Offset(0), Offset(0))
-    }
-
-    fn bytes(&self, _: QueueId) -> u64 {
-        0
-    }
-}
-
-impl Node {
-    fn open(folder: &Path) -> anyhow::Result<Self> {
-        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-        let opened = Timestamp(i64::try_from(since_epoch.as_millis())?);
-        let mut core = Core::new(Settings {
-            shards: SHARDS,
-            level: Level::Disk,
-        });
-        let mut replay = Rebuild {
-            core: &mut core,
-            effects: Effects::new(),
-        };
-        let store = Store::open(
-            Arc::new(RealVfs),
-            folder,
-            StoreConfig::default(),
-            opened,
-            &mut replay,
-        )?;
-        core.begin_epoch(store.report.log_epoch);
-        Ok(Self {
-            core,
-            store,
-            effects: Effects::new(),
-            pending: Vec::new(),
-            dirty: (0..SHARDS).map(ShardId).collect(),
-            opened,
-            clock: Instant::now(),
-        })
-    }
-
-    fn now(&self) -> Timestamp {
-        let ms = self.clock.elapsed().as_millis();
-        Timestamp(
-            self.opened
-                .0
-                .saturating_add_unsigned(u64::try_from(ms).unwrap_or(u64::MAX)),
-        )
-    }
-
-    fn create_topics(&mut self, queues: u64) -> anyhow::Result<()> {
-        let mut left = u32::try_from(queues)?;
-        for number in 0.. {
-            if left == 0 {
-                break;
-            }
-            let create = Request::CreateTopic(CreateTopic {
-                topic: topic(number)?,
-                queues: left.min(TOPIC_QUEUES),
-                settings: TopicChange::default(),
-            });
-            left -= left.min(TOPIC_QUEUES);
-            let Plan::Append(command) = self.core.plan(&create, None, &NoBounds) else {
-                anyhow::bail!("a topic can't be made");
-            };
-            let section = command.encode();
-            let mut load = Load::of(1, 0)?;
-            load.time = self.opened;
-            load.crc = tidegate_model::checksum::crc32c(&section);
-            load.section = section;
-            let mut batch = load.batch(ShardId(0), QueueId(0));
-            (batch.kind, batch.span) = (Kind::Catalog, 0);
-            self.store.appender.append(&[batch])?;
-            self.core
-                .apply_catalog(self.opened, &command, &mut self.effects)?;
-            self.effects.clear();
-        }
-        self.complete()
-    }
-
-    /// Each queue in turn; CPU ns of the owner per message, of the middle one of [`ROUNDS`] rounds.
-    fn publish(&mut self, queues: u64, messages: u64) -> anyhow::Result<f64> {
-        let start = |round| messages * round / ROUNDS;
-        let each =
-            (0..ROUNDS).map(|round| self.publish_round(queues, start(round)..start(round + 1)));
-        each.collect::<anyhow::Result<Vec<_>>>().map(cpu::median)
-    }
-
-    fn publish_round(&mut self, queues: u64, messages: Range<u64>) -> anyhow::Result<f64> {
-        let mut load = Load::of(1, BODY)?;
-        load.time = self.opened;
-        let topics = topics(queues)?;
-        let section = Bytes::copy_from_slice(&load.section);
-        let count = messages.end - messages.start;
-        cpu::per_item(|| {
-            for number in messages {
-                let queue = number % queues;
-                let at = usize::try_from(queue / u64::from(TOPIC_QUEUES))?;
-                let request = Publish {
-                    topic: topics[at].clone(),
-                    queue_index: u32::try_from(queue % u64::from(TOPIC_QUEUES))?,
-                    layout_version: 1,
-                    producer: ProducerId(0),
-                    producer_epoch: ProducerEpoch(0),
-                    sequence: Sequence(0),
-                    count: 1,
-                    span: 1,
-                    codec: 0,
-                    key_id: 0,
-                    section_crc: load.crc,
-                    section: section.clone(),
-                };
-                self.publish_one(&request, &load)?;
-                if self.pending.len() >= GROUP {
-                    self.complete()?;
-                }
-            }
-            self.complete()?;
-            Ok(count)
-        })
-    }
-
-    fn publish_one(&mut self, request: &Publish, load: &Load) -> anyhow::Result<()> {
-        let Admission::Append { shard, queue } = self.core.admit(request) else {
-            anyhow::bail!("a publish is refused");
-        };
-        let appended = loop {
-            match self.store.appender.append(&[load.batch(shard, queue)]) {
-                Ok(appended) => break appended[0],
-                Err(AppendError::Full) => self.complete()?,
-                Err(error) => return Err(error.into()),
-            }
-        };
-        self.pending.push(Appended {
-            shard,
-            queue,
-            seq: appended.seq,
-            base_offset: appended.base_offset,
-            span: 1,
-            count: 1,
-            producer: ProducerId(0),
-            epoch: ProducerEpoch(0),
-            sequence: Sequence(0),
-            append_time: load.time,
-        });
-        Ok(())
-    }
-
-    /// Waits for the sync, applies what it made durable, and takes a checkpoint when one is due.
-    fn complete(&mut self) -> anyhow::Result<()> {
-        while self.store.appender.settle()? < self.store.appender.tail() {
-            std::thread::sleep(std::time::Duration::from_micros(100)); // paces: a sync takes about as long
-        }
-        for appended in self.pending.drain(..) {
-            self.dirty.insert(appended.shard);
-            self.core
-                .apply_appended(appended.append_time, &appended, &mut self.effects);
-            self.effects.clear();
-        }
-        let now = self.now();
-        if self.store.appender.checkpoint_due(now) {
-            let states = self.dirty.iter();
-            let states = states.map(|shard| (*shard, self.state_of(*shard)));
-            if self.store.appender.checkpoint(now, states.collect()) {
-                self.dirty.clear();
-            }
-        }
-        Ok(())
-    }
-
-    /// As the server keeps it: the catalogue stands before shard 0's own state.
-    fn state_of(&self, shard: ShardId) -> Vec<u8> {
-        let own = self.core.snapshot_shard(shard);
-        if shard != ShardId(0) {
-            return own;
-        }
-        let catalog = self.core.snapshot_catalog();
-        [&(catalog.len() as u64).to_le_bytes()[..], &catalog, &own].concat()
-    }
-
-    /// Reads ten messages at a time from many queues, none twice; CPU ns per message.
-    fn receive(&self, receives: &[Receive]) -> anyhow::Result<f64> {
-        let reader = &self.store.reader;
-        let mut entries: Vec<IndexEntry> = Vec::new();
-        cpu::per_item(|| {
-            let mut messages = 0;
-            for receive in receives {
-                let held = crate::store::held(reader.bounds(receive.queue));
-                let from = held.saturating_sub(RECEIVE_MESSAGES * receive.newer);
-                entries.clear();
-                let max = usize::try_from(RECEIVE_MESSAGES)?;
-                reader.entries(receive.queue, Offset(from), max, &mut entries)?;
-                for entry in &entries {
-                    std::hint::black_box(reader.read(entry.position)?);
-                }
-                messages += entries.len() as u64;
-            }
-            Ok(messages)
-        })
-    }
-}
-
-/// A receive: of the messages of a queue the newest but so many receives, that one counted.
-#[derive(Clone, Copy)]
-struct Receive {
-    queue: QueueId,
-    newer: u64,
-}
-
-/// In which order queues are received from.
-#[derive(Clone, Copy)]
-enum Turn {
-    /// Queue after queue.
-    Order,
-    /// As consumers come that know nothing of each other.
-    Chance,
-}
-
-/// A round's receives: [`RECEIVES`], or as many as there are messages for.
-fn receives(queues: u64, messages: u64, turn: Turn, round: u64) -> Vec<Receive> {
-    let count = RECEIVES.min(messages / RECEIVE_MESSAGES / (2 * ROUNDS));
-    let first = count
-        * match turn {
-            Turn::Order => round,
-            Turn::Chance => ROUNDS + round,
-        };
-    let of = |number: u64| Receive {
-        queue: QueueId(1 + number % queues),
-        newer: 1 + number / queues,
+/// The last of [`FILLS`], and what else is measured on its folder.
+fn figures(
+    folder: &Path,
+    queues: u64,
+    messages: u64,
+    mut fills: Vec<Cpu>,
+    runtime: &Runtime,
+) -> anyhow::Result<Figures> {
+    let (data, last) = fill(folder, queues, messages)?;
+    fills.push(last);
+    let opened = run_child("open", queues, messages, &data)?;
+    let [restart_ms, read_mb] = opened[..] else {
+        anyhow::bail!("the child said something else");
     };
-    let mut receives: Vec<Receive> = (first..first + count).map(of).collect();
-    if let Turn::Chance = turn {
-        fastrand::Rng::with_seed(round).shuffle(&mut receives);
-    }
-    receives
-}
-
-/// Of so many queues.
-fn topics(queues: u64) -> anyhow::Result<Vec<TopicRef>> {
-    (0..queues.div_ceil(u64::from(TOPIC_QUEUES)))
-        .map(topic)
-        .collect()
-}
-
-fn topic(number: u64) -> anyhow::Result<TopicRef> {
-    Ok(TopicRef {
-        namespace: Name::default_namespace(),
-        topic: format!("t{number}").parse()?,
+    Ok(Figures {
+        cpu: Cpu::middle(&fills),
+        restart_ms,
+        read_mb,
+        memory: runtime.block_on(memory::measure(data, queues))?,
     })
-}
-
-/// Rebuilds the broker as a start of the server does.
-struct Rebuild<'a> {
-    core: &'a mut Core,
-    effects: Effects,
-}
-
-impl Replay for Rebuild<'_> {
-    fn restore(&mut self, shard: ShardId, state: &[u8]) -> Result<(), ReplayError> {
-        let failed = |error: String| ReplayError(error);
-        let mut own = state;
-        if shard == ShardId(0) {
-            let short = || ReplayError("a state that is cut short".to_owned());
-            let (len, rest) = state.split_first_chunk::<8>().ok_or_else(short)?;
-            let len = usize::try_from(u64::from_le_bytes(*len)).map_err(|_| short())?;
-            let (catalog, rest) = rest.split_at_checked(len).ok_or_else(short)?;
-            self.core
-                .restore_catalog(catalog)
-                .map_err(|error| failed(error.to_string()))?;
-            own = rest;
-        }
-        self.core
-            .restore_shard(shard, own)
-            .map_err(|error| failed(error.to_string()))
-    }
-
-    fn quarantined(&mut self, from: LogPosition, to: LogPosition) -> Result<(), ReplayError> {
-        Err(ReplayError(format!("{from} to {to} is damaged")))
-    }
-
-    fn batch(&mut self, batch: &StoredBatch) -> Result<(), ReplayError> {
-        let header = &batch.header;
-        if header.kind == Kind::Catalog {
-            let command = CatalogCommand::decode(&batch.section)
-                .map_err(|error| ReplayError(error.to_string()))?;
-            self.core
-                .apply_catalog(header.append_time, &command, &mut self.effects)
-                .map_err(|refusal| ReplayError(refusal.message))?;
-        } else {
-            let appended = Appended {
-                shard: header.shard,
-                queue: header.queue,
-                seq: header.seq,
-                base_offset: header.base_offset,
-                span: header.span,
-                count: header.count,
-                producer: header.producer,
-                epoch: header.producer_epoch,
-                sequence: header.sequence,
-                append_time: header.append_time,
-            };
-            self.core
-                .apply_appended(header.append_time, &appended, &mut self.effects);
-        }
-        self.effects.clear();
-        Ok(())
-    }
 }

@@ -7,7 +7,8 @@ use tidegate_client::ProducerOptions;
 use tidegate_model::{Message, TopicRef};
 use tokio::time::sleep;
 
-use super::{BODY, topics};
+use super::BODY;
+use super::child::topics;
 use crate::machine::private_kib;
 use crate::publish::Rig;
 

@@ -69,6 +69,8 @@ pub(super) struct Clients<'a> {
     pub(super) dead: BTreeSet<(usize, u64)>,
     pub(super) redelivered: u64,
     pub(super) duplicates: u64,
+    /// Producers that have ended.
+    pub(super) ended: u64,
 }
 
 pub(super) fn topic_ref(topic: Topic) -> TopicRef {
@@ -147,6 +149,7 @@ impl<'a> Clients<'a> {
             dead: BTreeSet::new(),
             redelivered: 0,
             duplicates: 0,
+            ended: 0,
         }
     }
 

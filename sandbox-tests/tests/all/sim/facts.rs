@@ -45,7 +45,8 @@ pub(super) const CURSORS: [(usize, Topic); 4] = [
     (1, Topic::Timed),
 ];
 
-/// A producer's way into a queue.
+/// A producer's way into a queue. When a producer has ended, the next one of the application has another
+/// number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Lane {
     pub(super) producer: usize,
@@ -129,6 +130,8 @@ pub(super) enum Fact {
         lane: (usize, Topic),
         producer: (ProducerId, ProducerEpoch),
     },
+    /// The application has ended its producer on that topic.
+    Ended(usize, Topic),
     Sent(Lane, Batch),
     Stored {
         lane: Lane,
@@ -154,6 +157,8 @@ pub(super) enum Fact {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts {
     pub(super) producers: BTreeMap<(usize, Topic), (ProducerId, ProducerEpoch)>,
+    /// How many producers of an application on a topic have ended.
+    pub(super) ended: BTreeMap<(usize, Topic), usize>,
     pub(super) batches: BTreeMap<Lane, Vec<Batch>>,
     pub(super) made: BTreeMap<Topic, Said>,
     pub(super) removed: BTreeMap<Topic, Said>,
@@ -166,6 +171,9 @@ impl Facts {
     pub(super) fn learn(&mut self, fact: &Fact) {
         match fact {
             Fact::Opened { lane, producer } => drop(self.producers.insert(*lane, *producer)),
+            Fact::Ended(application, topic) => {
+                *self.ended.entry((*application, *topic)).or_default() += 1;
+            }
             Fact::Sent(lane, batch) => self.batches.entry(*lane).or_default().push(batch.clone()),
             Fact::Stored {
                 lane,

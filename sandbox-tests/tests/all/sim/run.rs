@@ -46,6 +46,8 @@ pub(super) struct Tally {
     done: u64,
     /// Batches that a producer sent again after a cut, and that were there.
     retried: u64,
+    /// Producers that ended, in all lives.
+    ended: u64,
     /// Deliveries after the first, in all lives.
     redelivered: u64,
     dead_letters: u64,
@@ -69,12 +71,13 @@ impl Tally {
         }
     }
 
-    fn numbers_mut(&mut self) -> [&mut u64; 11] {
+    fn numbers_mut(&mut self) -> [&mut u64; 12] {
         [
             &mut self.cuts,
             &mut self.stored,
             &mut self.done,
             &mut self.retried,
+            &mut self.ended,
             &mut self.redelivered,
             &mut self.dead_letters,
             &mut self.trimmed,
@@ -85,12 +88,13 @@ impl Tally {
         ]
     }
 
-    fn numbers(&self) -> [u64; 11] {
+    fn numbers(&self) -> [u64; 12] {
         [
             self.cuts,
             self.stored,
             self.done,
             self.retried,
+            self.ended,
             self.redelivered,
             self.dead_letters,
             self.trimmed,
@@ -165,6 +169,7 @@ pub(super) fn run_seed(seed: u64, lie: Lie) -> Result<Tally, Finding> {
         let mut clients = Clients::new(&vfs, node, &mut random, &mut now, (lie, 2 * life), begin);
         live(&mut clients)?;
         tally.redelivered += clients.redelivered;
+        tally.ended += clients.ended;
         let history = std::mem::take(&mut clients.history);
         drop(clients);
 
@@ -202,7 +207,7 @@ fn live(clients: &mut Clients<'_>) -> Result<(), Finding> {
     let mut temporary = clients.life * 100;
     let mut last = None;
     for _ in 0..STEPS_MAX / 2 + clients.random.below(STEPS_MAX / 2) {
-        match clients.random.below(32) {
+        match clients.random.below(33) {
             0..9 => {
                 let topic = Topic::LASTING[usize::try_from(clients.random.below(3)).unwrap()];
                 clients.publish(topic)?;
@@ -236,6 +241,7 @@ fn live(clients: &mut Clients<'_>) -> Result<(), Finding> {
                     clients.publish(topic)?;
                 }
             }
+            30 => clients.end_one(),
             _ => *clients.now += i64::try_from(clients.random.below(150)).unwrap(),
         }
         *clients.now += i64::try_from(clients.random.below(12)).unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidegate_broker::reply::Published;
-use tidegate_broker::request::{OpenProducer, ProducerIdentity, Publish};
+use tidegate_broker::request::{EndProducer, OpenProducer, ProducerIdentity, Publish};
 use tidegate_broker::{Refusal, Reply, Request};
 use tidegate_model::checksum::crc32c;
 use tidegate_model::{Codec, Message, ProducerEpoch, ProducerId, SectionBuilder, Sequence};
@@ -18,16 +18,17 @@ use crate::sim::check::Finding;
 use crate::sim::facts::{Batch, Fact, Lane, Topic};
 use crate::sim::run::Lie;
 
-/// Producers of every topic.
-const PRODUCERS: usize = 2;
+/// Applications that publish to every topic, each by one producer after another.
+const APPLICATIONS: usize = 2;
 /// Batches of a lane that may wait for their outcome.
 const WAITING_MAX: usize = 4;
 
 impl Clients<'_> {
     /// Sends a new batch, unless the lane has enough on its way.
     pub(crate) fn publish(&mut self, topic: Topic) -> Result<(), Finding> {
+        let application = usize::try_from(self.random.below(APPLICATIONS as u64)).unwrap();
         let lane = Lane {
-            producer: usize::try_from(self.random.below(PRODUCERS as u64)).unwrap(),
+            producer: self.producer_of(application, topic),
             topic,
             queue: u32::try_from(self.random.below(u64::from(topic.queues()))).unwrap(),
         };
@@ -54,6 +55,51 @@ impl Clients<'_> {
         self.learn(Fact::Sent(lane, batch.clone()));
         self.send(lane, &batch);
         Ok(())
+    }
+
+    /// The number of an application's producer that has not ended.
+    fn producer_of(&self, application: usize, topic: Topic) -> usize {
+        let ended = self.facts.ended.get(&(application, topic));
+        application + APPLICATIONS * ended.copied().unwrap_or(0)
+    }
+
+    fn has_ended(&self, lane: &Lane) -> bool {
+        lane.producer != self.producer_of(lane.producer % APPLICATIONS, lane.topic)
+    }
+
+    /// Ends a producer of which everything is answered, if there is one.
+    pub(crate) fn end_one(&mut self) {
+        let on_their_way = self.lanes_on_their_way();
+        let is_done = |&(producer, topic): &(usize, Topic)| {
+            let mut lanes = self.facts.batches.iter();
+            let mine = |lane: &Lane| (lane.producer, lane.topic) == (producer, topic);
+            !self.facts.removed.contains_key(&topic)
+                && !on_their_way.iter().any(mine)
+                && lanes.all(|(lane, batches)| {
+                    !mine(lane) || batches.iter().all(|batch| batch.stored.is_some())
+                })
+        };
+        let keys = self.facts.producers.iter();
+        let mut live: Vec<_> = keys
+            .map(|(key, id)| (*key, *id))
+            .filter(|((producer, topic), _)| {
+                *producer == self.producer_of(producer % APPLICATIONS, *topic)
+            })
+            .filter(|(key, _)| is_done(key))
+            .collect();
+        if live.is_empty() {
+            return;
+        }
+        let at = usize::try_from(self.random.below(live.len() as u64)).unwrap();
+        let ((producer, topic), (id, epoch)) = live.swap_remove(at);
+        self.learn(Fact::Ended(producer % APPLICATIONS, topic));
+        self.node.service().end_producer(EndProducer {
+            topic: topic_ref(topic),
+            producer: id,
+            epoch,
+            queues: (0..topic.queues()).collect(),
+        });
+        self.ended += 1;
     }
 
     /// Opens or resumes a lane's producer. `false` if its topic has gone.
@@ -151,7 +197,7 @@ impl Clients<'_> {
         let mut stored = Vec::new();
         for (lane, batches) in &self.facts.batches {
             let gone = self.facts.removed.contains_key(&lane.topic);
-            if !gone && !on_their_way.contains(lane) {
+            if !gone && !on_their_way.contains(lane) && !self.has_ended(lane) {
                 let last = batches.iter().rev().filter(|batch| batch.stored.is_some());
                 stored.extend(last.take(3).map(|batch| (*lane, batch.clone())));
             }
