@@ -1,7 +1,7 @@
 //! Group commit: many that wait share a sync.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ const ROUNDS: u32 = 5;
 const PACED_BYTES: u64 = 100_000_000;
 /// Between two looks at what is written.
 const OS_PACE: Duration = Duration::from_micros(20);
+/// The longest that making a segment may take.
+const SPARE_WITHIN: Duration = Duration::from_secs(60);
 /// The longest sleep of the owner while the log says nothing.
 const PATIENCE: Duration = Duration::from_millis(100);
 
@@ -135,6 +137,7 @@ struct Paced {
 
 /// A store whose owner sleeps until the log has something to say.
 struct Log {
+    folder: PathBuf,
     store: Store,
     bell: Arc<(Mutex<bool>, Condvar)>,
     one: Load,
@@ -151,6 +154,7 @@ impl Log {
             ring.1.notify_one();
         }));
         Ok(Self {
+            folder: folder.join("log/log"),
             store,
             bell,
             one: Load::new(1)?,
@@ -179,6 +183,7 @@ impl Log {
         time: Duration,
     ) -> anyhow::Result<Run> {
         self.quiesce()?;
+        self.spare()?;
         let mut under_way: VecDeque<(LogPosition, Instant)> = VecDeque::new();
         let mut latencies = Histogram::<u64>::new(3)?;
         let syncs = self.store.reader.stats().syncs;
@@ -230,6 +235,26 @@ impl Log {
         if self.store.appender.checkpoint_due(now) {
             self.store.appender.checkpoint(now, Vec::new());
         }
+    }
+
+    /// Waits until the next segment is ready, so that no round pays for what the one before it used up.
+    fn spare(&self) -> anyhow::Result<()> {
+        let tail = self.store.appender.tail().0;
+        let deadline = Instant::now() + SPARE_WITHIN;
+        while Instant::now() < deadline {
+            for file in std::fs::read_dir(&self.folder)? {
+                let path = file?.path();
+                let base = path
+                    .file_stem()
+                    .and_then(|stem| stem.to_str()?.parse().ok());
+                let is_segment = path.extension().is_some_and(|ending| ending == "seg");
+                if is_segment && base.is_some_and(|base: u64| base >= tail) {
+                    return Ok(());
+                }
+            }
+            std::thread::sleep(OS_PACE); // paces: making a segment takes far longer
+        }
+        anyhow::bail!("no next segment within {SPARE_WITHIN:?}")
     }
 
     /// Waits until all that was appended is durable.
