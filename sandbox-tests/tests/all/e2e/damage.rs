@@ -1,6 +1,7 @@
 //! Damage in the middle of a queue: groups get what lies around it, through a filter or not.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::Value;
 use tidegate_client::{Client, ConsumerOptions};
@@ -14,6 +15,7 @@ use crate::sdk::{bodies, create_group, create_topic, is_done, membership, soon};
 const MESSAGES: u32 = 1600;
 const BODY_BYTES: usize = 16 * 1024;
 const ATTEMPTS: u16 = 3;
+const RETRY_AFTER: Duration = Duration::from_millis(20);
 const FILTER: &str = r#"header-match:1={"property":"dest","value":"LAX"}"#;
 
 /// What is published: every other message goes to LAX.
@@ -79,6 +81,10 @@ async fn consumed(
     bodies(&received)
 }
 
+async fn create_retrying(client: &Client, group: &str) {
+    create_group(client, group, ATTEMPTS, RETRY_AFTER).await;
+}
+
 fn counted(metrics: &str, name: &str) -> u64 {
     let line = metrics.lines().find(|line| line.starts_with(name));
     let number = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
@@ -100,13 +106,7 @@ async fn groups_with_and_without_a_filter_get_what_lies_around_damage() {
         ("plain", "orders"),
     ];
     for (group, _) in groups {
-        create_group(
-            &client,
-            group,
-            ATTEMPTS,
-            std::time::Duration::from_millis(20),
-        )
-        .await;
+        create_retrying(&client, group).await;
     }
     let bind = [
         "group", "bind", "bound", "--topic", "orders", "--plugin", FILTER,
@@ -201,13 +201,7 @@ async fn a_broker_outlives_the_loss_of_what_it_has_just_read() {
     let client = sandbox.client().await;
     create_topic(&client, "orders", 1).await;
     for group in ["before", "after"] {
-        create_group(
-            &client,
-            group,
-            ATTEMPTS,
-            std::time::Duration::from_millis(20),
-        )
-        .await;
+        create_retrying(&client, group).await;
     }
     let all = publish(&sandbox);
     assert_eq!(consumed_until_done(&client, "before", "orders").await, all);
