@@ -81,9 +81,9 @@ pub(crate) fn measure(folder: &Path, queues: u64, runtime: &Runtime) -> anyhow::
             beside(run.cpu.in_order, few.in_order),
             number(run.memory.rest),
             format!(
-                "<= {} at rest, before and after producers that came and went: {}",
+                "<= {} {}",
                 number(RSS_MB_MAX),
-                verdict(run.memory.settled() <= RSS_MB_MAX)
+                verdict(run.memory.rest <= RSS_MB_MAX)
             ),
             number(run.memory.non_idempotent.most),
             number(run.memory.non_idempotent.later),

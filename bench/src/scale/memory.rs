@@ -34,15 +34,6 @@ pub(super) struct Memory {
     pub(super) open: Published,
 }
 
-impl Memory {
-    /// The most at rest: after the start, and after producers that came and went.
-    pub(super) fn settled(&self) -> f64 {
-        self.rest
-            .max(self.non_idempotent.later)
-            .max(self.closed.later)
-    }
-}
-
 /// How producers publish.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
