@@ -84,7 +84,7 @@ pub trait Vfs: Send + Sync {
 
     /// Maps that have lost a page since this process began: the kernel had taken it back, and the disk
     /// couldn't give it again. It reads as zeros from then on. Where this didn't change while something
-    /// was read from maps that were whole at first, none of it is such zeros.
+    /// was read from maps that were whole at first, none of it is such zeros. A map may count twice.
     fn broken_maps(&self) -> u64 {
         0
     }

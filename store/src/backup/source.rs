@@ -296,17 +296,7 @@ impl BackupSource {
     }
 
     fn read_segment(&self, segment: &Segment, at: u64, end: u64) -> Piece {
-        let generation = self.shared.commit.generation();
-        let range = |from: u64, to: u64| segment.base() + from..segment.base() + to;
         let page = SEGMENT_HEADER_BYTES as u64;
-        if at >= page
-            && let Ok(bytes) = segment.bytes(range(at, end), generation)
-        {
-            return Piece {
-                bytes,
-                unreadable: 0,
-            };
-        }
         let mut bytes = BytesMut::new();
         let mut unreadable = 0;
         let mut from = at;
@@ -320,19 +310,28 @@ impl BackupSource {
             bytes.extend_from_slice(&header.encode()[small(at)..small(from)]);
         }
         if from < end
-            && let Ok(rest) = segment.bytes(range(from, end), generation)
+            && let Some(rest) = self.mapped(segment, from, end)
         {
             bytes.extend_from_slice(&rest);
             from = end;
         }
+        let mut file = None;
         while from < end {
             let to = (from + 1).next_multiple_of(BLOCK_BYTES).min(end);
-            match segment.bytes(range(from, to), generation) {
-                Ok(piece) => bytes.extend_from_slice(&piece),
-                Err(_) => {
-                    let len = usize::try_from(to - from).expect("at most a block");
-                    bytes.resize(bytes.len() + len, 0);
-                    unreadable += to - from;
+            let len = usize::try_from(to - from).expect("at most a block");
+            match self.mapped(segment, from, to) {
+                Some(piece) => bytes.extend_from_slice(&piece),
+                None => {
+                    let mut piece = vec![0; len];
+                    let is_read = match file.get_or_insert_with(|| segment.open_file().ok()) {
+                        Some((file, _)) => file.read_exact_at(&mut piece, from).is_ok(),
+                        None => self.left(segment, from, &mut piece),
+                    };
+                    if !is_read {
+                        piece.fill(0);
+                        unreadable += to - from;
+                    }
+                    bytes.extend_from_slice(&piece);
                 }
             }
             from = to;
@@ -341,6 +340,28 @@ impl BackupSource {
             bytes: bytes.freeze(),
             unreadable,
         }
+    }
+
+    /// Fills `block` with what a broken map still has of a file that is gone. `false` for zeros, which may
+    /// be those of a lost page.
+    fn left(&self, segment: &Segment, from: u64, block: &mut [u8]) -> bool {
+        let from = segment.base() + from;
+        let generation = self.shared.commit.generation();
+        let Ok(bytes) = segment.bytes(from..from + block.len() as u64, generation) else {
+            return false;
+        };
+        block.copy_from_slice(&bytes);
+        block.iter().any(|byte| *byte != 0)
+    }
+
+    /// A copy of a part of a segment's file; `None` if it can't be read through the map, or its map has
+    /// lost pages: which of its zeros are such ones can't be told.
+    fn mapped(&self, segment: &Segment, from: u64, to: u64) -> Option<Bytes> {
+        let base = segment.base();
+        let generation = self.shared.commit.generation();
+        let bytes = segment.bytes(base + from..base + to, generation).ok()?;
+        let copy = Bytes::copy_from_slice(&bytes);
+        segment.map().ok()?.is_whole().then_some(copy)
     }
 }
 

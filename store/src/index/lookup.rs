@@ -22,7 +22,8 @@ use crate::vfs::Vfs;
 /// Segments that a lookup remembers on its way back, so as to go forward over them alone.
 const PASSED_MAX: usize = 32;
 
-/// A lookup is made anew at most so often because maps lost pages meanwhile; each map counts once.
+/// A lookup is made anew at most so often because maps lost pages meanwhile; each map counts once or
+/// twice.
 pub(super) const LOSSES_MAX: u32 = 16;
 
 /// A segment that a lookup came to, with its index unless it is the newest.
@@ -54,8 +55,9 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// What `look` finds in indexes that it opens by itself, made anew where pages of maps were lost
-    /// meanwhile: they read as zeros, and an index that has such pages is not opened again.
+    /// What `look` finds in indexes that it opens by itself, once more where pages of maps were lost
+    /// meanwhile: they read as zeros. The file of such an index is mapped and verified again, and made
+    /// anew if that fails.
     pub(crate) fn undisturbed<T>(
         &self,
         mut look: impl FnMut() -> Result<T, ReadError>,

@@ -113,8 +113,13 @@ impl Space {
             .create(&temporary)
             .map_err(RewriteError::from)
             .and_then(|file| {
+                let old = index.open(&sealed)?;
+                if matches!(old, OpenIndex::Memory(_)) {
+                    // Made anew meanwhile: its file is still to be written, for the segment that is there.
+                    return Err(RewriteError::Worthless);
+                }
                 let sieve = sieving.map(|sieving| sieving.sieve);
-                Copying::new(self, segment, &index.open(&sealed)?, file, header)?.run(sieve)
+                Copying::new(self, segment, &old, file, header)?.run(sieve)
             });
         // What the old index says of lost pages is that nothing of theirs is live.
         let copied = if index.vfs.broken_maps() == broken {

@@ -15,7 +15,7 @@
 use std::ffi::c_int;
 use std::ops::Range;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Mutex, OnceLock};
 use std::{io, mem};
 
@@ -35,8 +35,10 @@ static BROKEN_MAPS: AtomicU64 = AtomicU64::new(0);
 static BEFORE: OnceLock<(libc::sigaction, usize)> = OnceLock::new();
 static IS_INSTALLED: Mutex<bool> = Mutex::new(false);
 
-/// Maps that have lost pages, since the process began.
+/// Maps that have lost pages, since the process began; some may be counted twice.
 pub(super) fn broken_maps() -> u64 {
+    // What was read from maps before this is read before the number is.
+    fence(Ordering::SeqCst);
     BROKEN_MAPS.load(Ordering::SeqCst)
 }
 
@@ -47,6 +49,8 @@ struct Place {
     /// Address after the last byte.
     end: AtomicUsize,
     has_lost: AtomicBool,
+    /// It is among [`BROKEN_MAPS`].
+    is_counted: AtomicBool,
 }
 
 /// Places, never freed, so that the handler can walk over them without a lock.
@@ -63,6 +67,7 @@ impl Block {
                     start: AtomicUsize::new(0),
                     end: AtomicUsize::new(0),
                     has_lost: AtomicBool::new(false),
+                    is_counted: AtomicBool::new(false),
                 }
             }; BLOCK_PLACES],
             next: AtomicPtr::new(ptr::null_mut()),
@@ -88,6 +93,7 @@ impl Guarded {
         install()?;
         let place = free_place();
         place.has_lost.store(false, Ordering::Relaxed);
+        place.is_counted.store(false, Ordering::Relaxed);
         place.end.store(range.end.addr(), Ordering::Relaxed);
         place.start.store(range.start.addr(), Ordering::Release);
         Ok(Self(place))
@@ -192,18 +198,34 @@ fn replace(address: usize, place: &Place) -> bool {
     let Some((_, page)) = BEFORE.get() else {
         return false;
     };
-    // Before anybody can see the zeros.
-    if !place.has_lost.swap(true, Ordering::SeqCst) {
+    // Before anybody can see the zeros. Of two threads at once each counts: one that left it to the
+    // other could go on with zeros that are not counted yet.
+    place.has_lost.store(true, Ordering::SeqCst);
+    if !place.is_counted.load(Ordering::SeqCst) {
         BROKEN_MAPS.fetch_add(1, Ordering::SeqCst);
+        place.is_counted.store(true, Ordering::SeqCst);
     }
-    let at = ptr::with_exposed_provenance_mut(address - address % page);
-    // SAFETY: the page is one of a map that this thread is reading from, so whoever owns the map
-    // still holds it, and unmaps whatever lies there in the end. The page is replaced in one step: who
-    // reads it meanwhile sees its bytes or zeros, and a map's bytes are plain ones, valid as either.
+    let at = address - address % page;
+    if put(at, *page) {
+        return true;
+    }
+    // A process has so many maps, and each page that is replaced alone makes more of them: the whole
+    // of this one is one. All of it is refused then.
+    let start = place.start.load(Ordering::Acquire);
+    let end = place.end.load(Ordering::Acquire).next_multiple_of(*page);
+    put(start, end - start)
+}
+
+/// Puts `len` zeros at `at`, both whole pages, which must lie in a guarded map that this thread is
+/// reading from.
+fn put(at: usize, len: usize) -> bool {
+    // SAFETY: the pages are of a map that this thread is reading from, so whoever owns the map still
+    // holds it, and unmaps whatever lies there in the end. Each is replaced in one step: who reads it
+    // meanwhile sees its bytes or zeros, and a map's bytes are plain ones, valid as either.
     let zeros = unsafe {
         libc::mmap(
-            at,
-            *page,
+            ptr::with_exposed_provenance_mut(at),
+            len,
             libc::PROT_READ,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
             -1,

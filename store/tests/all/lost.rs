@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidegate_model::{Offset, QueueId, Seq, ShardId, Timestamp};
+use tidegate_store::backup::FileId;
 use tidegate_store::{
     Background, Expiry, IndexEntry, ReadError, Reader, RealVfs, Rule, Store, Trims, Vfs,
 };
@@ -178,5 +179,39 @@ fn an_index_that_loses_a_page_is_made_again() {
         assert_eq!(fs::read(&index).unwrap(), bytes, "{what}");
         // Opens the file that was just written.
         look_up();
+    }
+}
+
+#[test]
+fn a_backup_counts_what_a_broken_map_has_lost() {
+    for is_gone in [false, true] {
+        let read = Read::new();
+        let held = read.store.reader.backup().unwrap();
+        let segments = held
+            .files()
+            .filter(|file| matches!(file.id, FileId::Segment { .. }));
+        let number = held
+            .files()
+            .position(|file| matches!(file.id, FileId::Segment { .. }))
+            .unwrap()
+            + 1;
+        assert!(segments.count() > 4);
+        let len = held.files().nth(number).unwrap().len;
+        let whole = held.read(number, 0, len).unwrap();
+        assert_eq!(whole.unreadable, 0);
+        let path = read.file("seg", 1);
+        let file = File::options().write(true).open(&path).unwrap();
+        if is_gone {
+            // As after a rewrite: the map is all that is left of it.
+            fs::remove_file(&path).unwrap();
+        }
+        file.set_len(3 * PAGE).unwrap();
+        let cut = usize::try_from(3 * PAGE).unwrap();
+        for _ in 0..2 {
+            let piece = held.read(number, 0, len).unwrap();
+            assert_eq!(piece.bytes[..cut], whole.bytes[..cut], "{is_gone}");
+            assert!(piece.bytes[cut..].iter().all(|byte| *byte == 0));
+            assert_eq!(piece.unreadable, len - 3 * PAGE, "{is_gone}");
+        }
     }
 }

@@ -181,7 +181,13 @@ impl ClientSession {
         streams.sort_unstable();
         for stream in streams {
             if stream != CONTROL {
+                let is_producer = matches!(self.link.role_mut(stream), Some(Role::Producer(_)));
                 self.lost(stream, why);
+                // An orderly end, which streams have when a connection is closed, would say that nothing
+                // is sent again.
+                if is_producer {
+                    self.link.reset(stream, code::CANCELLED);
+                }
             }
         }
         for subscription in self.consumption.drain() {

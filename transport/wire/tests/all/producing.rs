@@ -10,8 +10,8 @@ use tidegate_wire::limits::{
     CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, PUBLISH_BYTES_IN_FLIGHT_MAX, PUBLISHES_IN_FLIGHT_MAX,
 };
 use tidegate_wire::{
-    ClientEvent, Producer, ProducerConfig, ProducerEvent, PublishHeader, PublishOutcome, Refusal,
-    ServerEvent, ServerSession, StreamId, proto,
+    ClientEvent, Output, Producer, ProducerConfig, ProducerEvent, PublishHeader, PublishOutcome,
+    Refusal, ServerEvent, ServerSession, StreamId, proto,
 };
 
 use crate::pair::{End, Net, Pair};
@@ -263,6 +263,21 @@ fn a_producer_that_ends_before_its_answers_may_be_resumed() {
     pair.run(&mut |_, event| closed.push(event));
     let is_done = false;
     assert_eq!(closed, [ServerEvent::ProducerClosed { stream, is_done }]);
+}
+
+#[test]
+fn a_client_that_gives_its_connection_up_ends_no_producer() {
+    let mut pair = Pair::connected(Net::default());
+    let stream = open(&mut pair);
+    let why = Refusal::new(code::TIMEOUT, "the server says nothing");
+    pair.client.handle_lost(Duration::ZERO, &why);
+    let outputs: Vec<_> = std::iter::from_fn(|| pair.client.poll_output()).collect();
+    let reset = Output::Reset {
+        stream,
+        code: code::CANCELLED,
+    };
+    assert!(outputs.contains(&reset), "{outputs:?}");
+    assert!(matches!(outputs.last(), Some(Output::Close { .. })));
 }
 
 #[test]
