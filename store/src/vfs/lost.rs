@@ -23,6 +23,9 @@ use libc::{c_void, siginfo_t};
 
 use crate::sync::lock;
 
+/// A handler with `SA_SIGINFO`.
+type Handler = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
+
 /// Maps whose places are kept together. There are as many blocks as maps ask for: one per segment
 /// and index file that is open.
 const BLOCK_PLACES: usize = 256;
@@ -76,7 +79,7 @@ impl Block {
 
     /// The block behind this one.
     fn next(&self) -> Option<&'static Block> {
-        // SAFETY: null, or a block that `Guarded::new` leaked.
+        // SAFETY: null, or a block that `free_place` leaked.
         unsafe { self.next.load(Ordering::Acquire).as_ref() }
     }
 }
@@ -148,7 +151,7 @@ fn install() -> io::Result<()> {
     // Before the handler can run, which reads it.
     let page = rustix::param::page_size();
     BEFORE.get_or_init(|| (before, page));
-    let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = on_bus_error;
+    let handler: Handler = on_bus_error;
     ours.sa_sigaction = handler as usize;
     // On the thread's signal stack if it has one, as whoever was asked before may need it.
     ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
@@ -245,8 +248,7 @@ fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     };
     // SAFETY: the system gave us this address as that of a handler, and the flag says which kind: with
     // it the address is neither `SIG_DFL` nor `SIG_IGN`.
-    let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) =
-        unsafe { mem::transmute(before.sa_sigaction) };
+    let handler = unsafe { mem::transmute::<usize, Handler>(before.sa_sigaction) };
     handler(signal, info, context);
 }
 
