@@ -184,10 +184,22 @@ fn what_the_compiler_refuses() {
         Guest::default().fields("(memory 1)"),
         Guest::default().fields("(func (result i32))"),
         Guest::default().fields("(tag) (func (throw 0))"),
+        // What calls it aborts the engine (RUSTSEC-2026-0570).
+        Guest::default().fields("(type $a (sub (func)))"),
+        Guest::default().fields("(func (param externref))"),
+        Guest::default().fields("(type $f (func)) (func (param (ref $f)))"),
     ] {
         let error = refusal(&component.bytes());
         assert_eq!(error.code(), code::PLUGIN_COMPILE_FAILED, "{error}");
     }
+}
+
+#[test]
+fn a_call_of_a_type_that_is_not_final_is_refused() {
+    let error = refusal(&binary(include_str!(
+        "../../../sandbox-tests/hostile/subtype.wat"
+    )));
+    assert_eq!(error.code(), code::PLUGIN_COMPILE_FAILED, "{error}");
 }
 
 #[test]
