@@ -2,6 +2,7 @@
 //! logged, all of it is made anew from the replicated state after a restart.
 
 mod active;
+mod clock;
 mod examine;
 mod lane;
 mod settle;

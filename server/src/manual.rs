@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tidegate_model::Timestamp;
 use tidegate_session::Service;
@@ -65,6 +65,7 @@ pub struct ManualNode {
     keeper: Keeper,
     background: Background,
     service: Arc<dyn Service>,
+    node: Arc<Node>,
     recovery: RecoveryReport,
 }
 
@@ -91,7 +92,6 @@ impl ManualNode {
         let mut replay = Replay::new(&mut core, Arc::clone(&components));
         let dir = data.join(LOG_FOLDER);
         let (store, background) = Store::open_manual(vfs, &dir, config, now, &mut replay)?;
-        let clock = Clock::standing(now.max(replay.last_append));
         let Store {
             appender,
             reader,
@@ -102,6 +102,7 @@ impl ManualNode {
         let (sender, received) = channel();
         let inputs = Inputs::new(sender);
         let metrics = Arc::new(Metrics::new());
+        let clock = Clock::standing(now, report.newest_append, Arc::clone(&metrics));
         let shared = Arc::new(shared_of(&core));
         let (workers, hand) = Workers::by_hand(Tools {
             reader: reader.clone(),
@@ -109,8 +110,9 @@ impl ManualNode {
             receipts: Arc::clone(&receipts),
             metrics: Arc::clone(&metrics),
             inputs: inputs.clone(),
+            clock: clock.clone(),
         });
-        let node = Node {
+        let node = Arc::new(Node {
             inputs,
             shared: Arc::clone(&shared),
             metrics: Arc::clone(&metrics),
@@ -120,8 +122,9 @@ impl ManualNode {
             shards,
             ready_at: Instant::now(),
             slow_disk: SLOW_DISK,
+            clock: clock.clone(),
             backups: Backups::new(reader.clone(), folder, String::new()),
-        };
+        });
         let owner = Owner {
             core,
             appender,
@@ -143,7 +146,8 @@ impl ManualNode {
             hand,
             keeper: Keeper::new(reader),
             background,
-            service: Arc::new(Front(Arc::new(node))),
+            service: Arc::new(Front(Arc::clone(&node))),
+            node,
             recovery: report,
         })
     }
@@ -165,8 +169,21 @@ impl ManualNode {
     /// appends, and answers what has become durable. It writes nothing to the disk: whether an owner
     /// syncs by itself depends on how quick the disk is, and so is left out here.
     pub fn step(&mut self, now: Timestamp) {
-        self.owner.clock.not_before(now);
+        self.owner.clock.tell(now);
         self.owner.step();
+    }
+
+    /// Like [`ManualNode::step`], but the node has to make its time of two clocks of its machine, as a
+    /// server does: wall time, which may have been set, and the time since boot.
+    pub fn step_by_machine(&mut self, wall: Timestamp, since_boot: Duration) {
+        self.owner.clock.tell_machine(wall, since_boot);
+        self.owner.step();
+    }
+
+    /// What `/metrics` shows.
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        self.node.metrics_text()
     }
 
     /// Does the next job of the worker: looks into a queue or sends what was granted. `false` if

@@ -48,6 +48,8 @@ pub(crate) struct Metrics {
     pub(crate) disk_full: Gauge,
     pub(crate) log_oldest_wait: Gauge<f64, AtomicU64>,
     pub(crate) backup_running: Gauge,
+    pub(crate) clock_steps: Counter,
+    pub(crate) clock_offset: Gauge<f64, AtomicU64>,
     log_live_bytes: Gauge,
     log_file_bytes: Gauge,
     reserve_bytes: Gauge,
@@ -147,6 +149,10 @@ impl Metrics {
         let guest_records = counter("guest_records", "Messages judged by plugins");
         let handshakes_failed = counter("handshakes_failed", "Handshakes that came to nothing");
         let peers_refused = counter("peers_refused", "Peers turned away before their handshake");
+        let clock_steps = counter(
+            "clock_steps",
+            "Times that somebody set the system's clock by half a second or more",
+        );
         let guest_busy = Counter::default();
         registry.register_with_unit(
             "guest_busy",
@@ -225,6 +231,10 @@ impl Metrics {
             "log_sync_longest",
             "The longest fdatasync of the last 10 to 20 seconds",
         );
+        let clock_offset = seconds_gauge(
+            "clock_offset",
+            "Time by which the log's clock is ahead of the system's",
+        );
         let sync_times = Arc::<SyncSeconds>::default();
         registry.register_collector(Box::new(Arc::clone(&sync_times)));
         Self {
@@ -257,6 +267,8 @@ impl Metrics {
             disk_full,
             log_oldest_wait,
             backup_running,
+            clock_steps,
+            clock_offset,
             log_live_bytes,
             log_file_bytes,
             reserve_bytes,

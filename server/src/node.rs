@@ -127,6 +127,7 @@ pub(crate) struct Node {
     pub(crate) ready_at: Instant,
     /// A write that waits longer makes the node unready.
     pub(crate) slow_disk: Duration,
+    pub(crate) clock: Clock,
 }
 
 impl Node {
@@ -151,6 +152,7 @@ impl Node {
         self.metrics.log_stats(&self.reader.stats());
         let backup = i64::from(self.backups.is_running());
         self.metrics.backup_running.set(backup);
+        self.metrics.clock_offset.set(self.clock.offset_s());
         self.metrics.text()
     }
 
@@ -241,7 +243,7 @@ impl Node {
                 | Request::BackupRead(_)
                 | Request::BackupEnd(_)
         ) {
-            let now = Clock::default().now();
+            let now = self.clock.now();
             return self.backups.call(&request, now).await;
         }
         let is_description = matches!(request, Request::DescribeTopic(_));

@@ -115,6 +115,7 @@ impl Owner {
     pub(crate) fn run(mut self) {
         self.appender.flush_by_hand();
         while !self.state.stopping {
+            self.look_at_clock();
             let now = self.clock.now();
             let Some(inputs) = self.take_inputs(now) else {
                 self.turn(false);
@@ -127,6 +128,7 @@ impl Owner {
 
     /// One turn with what has arrived, without waiting: for who drives the owner by hand.
     pub(crate) fn step(&mut self) {
+        self.look_at_clock();
         for _ in 0..TURN_INPUTS_MAX {
             match self.inputs.try_recv() {
                 Ok(input) => self.input(input),
@@ -163,6 +165,13 @@ impl Owner {
             }
         }
         Some(TURN_INPUTS_MAX)
+    }
+
+    /// Between two of these the log's time goes on by itself, so the broker sees no leap.
+    fn look_at_clock(&mut self) {
+        if let Some(by_ms) = self.clock.look() {
+            self.core.set_ahead(by_ms);
+        }
     }
 
     fn idle_until(&self, now: Timestamp) -> Timestamp {

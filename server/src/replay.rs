@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidegate_broker::catalog::CatalogCommand;
 use tidegate_broker::effects::Effects;
 use tidegate_broker::{Appended, Core};
-use tidegate_model::{ShardId, Timestamp};
+use tidegate_model::ShardId;
 use tidegate_runtime::PluginDigest;
 use tidegate_store::{Kind, LogPosition, ReplayError, StoredBatch};
 
@@ -17,8 +17,6 @@ pub(crate) struct Replay<'a> {
     components: Arc<Components>,
     /// What live state machines would have done; nobody is there to be answered.
     effects: Effects,
-    /// The latest append time seen: the clock must not fall behind it.
-    pub(crate) last_append: Timestamp,
 }
 
 impl<'a> Replay<'a> {
@@ -27,7 +25,6 @@ impl<'a> Replay<'a> {
             core,
             components,
             effects: Effects::new(),
-            last_append: Timestamp(0),
         }
     }
 }
@@ -54,7 +51,6 @@ impl tidegate_store::Replay for Replay<'_> {
     fn batch(&mut self, batch: &StoredBatch) -> Result<(), ReplayError> {
         let header = &batch.header;
         let at = header.append_time;
-        self.last_append = self.last_append.max(at);
         let failed =
             |error: String| ReplayError(format!("batch {}-{}: {error}", header.shard, header.seq));
         match header.kind {

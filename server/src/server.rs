@@ -20,7 +20,7 @@ use tidegate_store::{RealVfs, RecoveryReport, Store};
 
 use crate::admin::Admin;
 use crate::backups::Backups;
-use crate::clock::Clock;
+use crate::clock::{Clock, wall_timestamp};
 use crate::components::Components;
 use crate::config::Config;
 use crate::error::StartError;
@@ -64,7 +64,7 @@ impl Server {
         let components = open_components(&config)?;
         let (sender, inputs_received) = channel();
         let inputs = Inputs::new(sender);
-        let opened = open_log(&config, &components, inputs.clone())?;
+        let opened = open_log(&config, &components, inputs.clone(), Arc::clone(&metrics))?;
         let identity = Identity::load_or_create(&config.data.join("keys"))?;
         let receipts = Arc::new(Receipts::new(&identity.receipt_key));
         let shared = Arc::new(shared_of(&opened.core));
@@ -84,6 +84,7 @@ impl Server {
             receipts: Arc::clone(&receipts),
             metrics: Arc::clone(&metrics),
             inputs: inputs.clone(),
+            clock: opened.clock.clone(),
         };
         let workers = Workers::start(config.workers, &tools).map_err(StartError::Thread)?;
         let retention = Retention::start(opened.store.reader.clone(), inputs.clone())
@@ -102,7 +103,7 @@ impl Server {
             receipts,
             shared: Arc::clone(&shared),
             metrics: Arc::clone(&metrics),
-            clock: opened.clock,
+            clock: opened.clock.clone(),
             shards,
             log_epoch: recovery.log_epoch,
             state: State::new(shards),
@@ -127,6 +128,7 @@ impl Server {
             shards,
             ready_at: Instant::now(),
             slow_disk: config.slow_disk,
+            clock: opened.clock,
         });
         let service: Arc<dyn Service> = Arc::new(Front(Arc::clone(&node)));
         let started = listen(&config, &identity, service, &node).await;
@@ -268,18 +270,18 @@ fn open_log(
     config: &Config,
     components: &Arc<Components>,
     inputs: Inputs,
+    metrics: Arc<Metrics>,
 ) -> Result<Opened, StartError> {
-    let mut clock = Clock::default();
     let mut core = new_core(config.store.shards);
     let mut replay = Replay::new(&mut core, Arc::clone(components));
     let store = Store::open(
         Arc::new(RealVfs),
         &config.data.join(LOG_FOLDER),
         config.store.clone(),
-        clock.now(),
+        wall_timestamp(),
         &mut replay,
     )?;
-    clock.not_before(replay.last_append);
+    let clock = Clock::start(store.report.newest_append, metrics);
     store
         .appender
         .on_durable(Arc::new(move |_| inputs.send(Input::Durable)));

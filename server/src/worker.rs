@@ -23,6 +23,7 @@ use tidegate_model::{Code, Offset, QueueId, code};
 use tidegate_session::{DeliverySink, SubscriptionId};
 use tidegate_store::Reader;
 
+use crate::clock::Clock;
 use crate::components::Components;
 use crate::input::{Answer, Inputs};
 use crate::metrics::Metrics;
@@ -86,6 +87,7 @@ pub(crate) struct Tools {
     pub(crate) receipts: Arc<Receipts>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) inputs: Inputs,
+    pub(crate) clock: Clock,
 }
 
 /// The pool.
@@ -130,7 +132,7 @@ impl Workers {
             searches,
             threads: Vec::new(),
         };
-        let judge = Judge::new(Arc::clone(&tools.components), Arc::clone(&tools.metrics));
+        let judge = Judge::new(&tools);
         let hand = Hand { jobs, judge, tools };
         (workers, hand)
     }
@@ -194,7 +196,7 @@ impl Hand {
 }
 
 fn work(jobs: &Receiver<Job>, tools: &Tools) {
-    let mut judge = Judge::new(Arc::clone(&tools.components), Arc::clone(&tools.metrics));
+    let mut judge = Judge::new(tools);
     let mut outbox = Outbox::default();
     while let Ok(job) = jobs.recv() {
         do_job(job, &mut judge, &mut outbox, tools);

@@ -78,6 +78,9 @@ pub struct RecoveryReport {
     pub tail: LogPosition,
     /// The log epoch that began with this opening.
     pub log_epoch: u32,
+    /// The latest append time in the log, as far as its indexes and what was replayed tell; 0 for none.
+    /// What is appended next must not be of an earlier one.
+    pub newest_append: Timestamp,
 }
 
 pub(crate) struct Recovered {
@@ -163,6 +166,7 @@ pub(crate) fn recover(
     }
     let mut walked = walk.finish(&mut report);
     debug_assert!(walked.index.newest.base() >= newest);
+    report.newest_append = newest_append(&walked.index, &walked.deltas);
     // A snapshot may still name what was removed after it.
     let is_there = |base: &u64| segments.binary_search_by_key(base, |s| s.base()).is_ok();
     walked.index.sealed.retain(|base, _| is_there(base));
@@ -202,6 +206,18 @@ pub(crate) fn recover(
         next_number: found.next_number,
         report,
     })
+}
+
+/// The latest append time of what the log holds. Also where nothing was replayed: a clock that was set
+/// back while the node was down must not go on before it.
+fn newest_append(index: &IndexState, newest: &[Delta]) -> Timestamp {
+    let sealed = index.sealed.values().filter_map(|sealed| sealed.times());
+    let newest = newest.iter().filter_map(|delta| match delta {
+        Delta::Batch { entry, .. } => Some(entry.append_time),
+        Delta::Trim(_) => None,
+    });
+    let times = sealed.map(|times| times.last).chain(newest);
+    Timestamp(times.max().unwrap_or(0).max(0))
 }
 
 fn restore(loaded: &Loaded, tails: &mut Tails, replay: &mut dyn Replay) -> Result<(), OpenError> {

@@ -251,6 +251,13 @@ impl Core {
         delivery.tick(&mut cx);
     }
 
+    /// The clock was set ahead by `ms` without so much time having gone by: leases, long polls and pauses
+    /// go on as long as they were given. What waits for its next attempt is due at an instant of the
+    /// log, and stays. The caller's next `now` is that much later.
+    pub fn set_ahead(&mut self, ms: i64) {
+        self.delivery.set_ahead(ms);
+    }
+
     /// When [`Core::tick`] has something to do next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {

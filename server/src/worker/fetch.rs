@@ -1,13 +1,11 @@
 //! Looking into queues: which records there are, and which of them the filters accept.
 
-use std::time::SystemTime;
-
 use tidegate_broker::Refusal;
 use tidegate_broker::effects::{Failed, Fetch, Fetched, FetchedBatch};
 use tidegate_broker::range::RangeSet;
 use tidegate_broker::reply::{DeliveredBatch, Gap, ReadBatches, Reply};
 use tidegate_broker::request::OnError;
-use tidegate_model::{Code, Codec, Offset, QueueId, Section, SectionError, Timestamp, code};
+use tidegate_model::{Code, Codec, Offset, QueueId, Section, SectionError, code};
 use tidegate_store::{IndexEntry, ReadError, Reader, StoredBatch};
 
 use super::judge::Judge;
@@ -94,13 +92,13 @@ fn filtered(fetch: &Fetch, judge: &mut Judge, reader: &Reader) -> Result<Fetched
         Ok(next) => next,
     };
     let (whole, looked_at): (Vec<_>, Vec<_>) = stored.into_iter().unzip();
-    let (judged, whole, next) = match judge.judge(now(), &fetch.bindings, &whole) {
+    let (judged, whole, next) = match judge.judge(judge.clock.now(), &fetch.bindings, &whole) {
         Ok(judged) => (judged, &whole[..], next),
         Err(stopped) if stopped.batches == 0 => return Err(stopped.reason),
         Err(stopped) => {
             let before = &whole[..stopped.batches];
             let judged = judge
-                .judge(now(), &fetch.bindings, before)
+                .judge(judge.clock.now(), &fetch.bindings, before)
                 .map_err(|stopped| stopped.reason)?;
             (judged, before, looked_at[stopped.batches - 1].1)
         }
@@ -298,7 +296,11 @@ fn read_batches(job: &ReadJob, judge: &mut Judge, reader: &Reader) -> Result<Rea
                 read => read.map_err(refuse)?,
             };
             let mut wanted = judge
-                .judge(now(), &job.bindings, std::slice::from_ref(&batch))
+                .judge(
+                    judge.clock.now(),
+                    &job.bindings,
+                    std::slice::from_ref(&batch),
+                )
                 .map_err(|stopped| {
                     Refusal::new(stopped.reason, "a plugin of the view failed on this range")
                 })?
@@ -345,12 +347,4 @@ pub(super) fn read_code(error: &ReadError) -> Code {
         ReadError::Quarantined { .. } => code::QUARANTINED,
         _ => code::DATA_CORRUPT,
     }
-}
-
-/// The time that guests see. It decides nothing in the broker.
-fn now() -> Timestamp {
-    let since_epoch = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }

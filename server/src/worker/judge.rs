@@ -15,7 +15,9 @@ use tidegate_model::{Code, Codec, Section, Timestamp};
 use tidegate_runtime::{CallError, Failure, Filter, GuestBatch, Limits, PluginDigest, Verdicts};
 use tidegate_store::StoredBatch;
 
+use super::Tools;
 use super::fetch::offsets;
+use crate::clock::Clock;
 use crate::components::Components;
 use crate::metrics::Metrics;
 
@@ -41,6 +43,8 @@ pub(super) struct Stopped {
 pub(super) struct Judge {
     components: Arc<Components>,
     metrics: Arc<Metrics>,
+    /// What guests are told of the time.
+    pub(super) clock: Clock,
     filters: BTreeMap<FilterKey, Filter>,
 }
 
@@ -48,10 +52,11 @@ pub(super) struct Judge {
 type FilterKey = ([u8; 32], Bytes);
 
 impl Judge {
-    pub(super) fn new(components: Arc<Components>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(tools: &Tools) -> Self {
         Self {
-            components,
-            metrics,
+            components: Arc::clone(&tools.components),
+            metrics: Arc::clone(&tools.metrics),
+            clock: tools.clock.clone(),
             filters: BTreeMap::new(),
         }
     }
