@@ -11,8 +11,9 @@ use axum::response::{IntoResponse, Json};
 use axum::routing::get;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
+use crate::http;
 use crate::node::Node;
 
 /// The text format of OpenMetrics 1.0.
@@ -21,28 +22,21 @@ const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 /// A running HTTP endpoint; stops when dropped.
 pub(crate) struct Admin {
     pub(crate) addr: SocketAddr,
-    _stop: oneshot::Sender<()>,
+    _stop: watch::Sender<()>,
 }
 
 impl Admin {
     pub(crate) async fn start(addr: SocketAddr, node: Arc<Node>) -> io::Result<Self> {
         let listener = TcpListener::bind(addr).await?;
         let addr = listener.local_addr()?;
-        let (stop, stopped) = oneshot::channel::<()>();
+        let (stop, stopped) = watch::channel(());
         let routes = Router::new()
             .route("/livez", get(livez))
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .with_state(node);
-        tokio::spawn(async move {
-            let served = axum::serve(listener, routes).with_graceful_shutdown(async {
-                // A dropped sender stops it as well.
-                let _ = stopped.await;
-            });
-            if let Err(error) = served.await {
-                tracing::error!(%error, "the admin endpoint stopped");
-            }
-        });
+        // A dropped sender stops it.
+        tokio::spawn(http::serve(listener, routes, stopped));
         Ok(Self { addr, _stop: stop })
     }
 }

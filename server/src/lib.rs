@@ -29,6 +29,7 @@ mod worker;
 
 // The whole, with its threads and sockets; and seen from outside.
 mod admin;
+mod http;
 mod metrics;
 mod server;
 
@@ -41,6 +42,10 @@ mod manual;
 
 pub use config::{CompilerCommand, Config, SLOW_DISK, WORKERS_MAX};
 pub use error::StartError;
+pub use http::{
+    HTTP_CONNECTION_TIME_MAX, HTTP_CONNECTIONS_MAX, HTTP_HEAD_TIME_MAX,
+    HTTP_NETWORK_CONNECTIONS_MAX,
+};
 pub use identity::{Identity, IdentityError, SECRET_BYTES};
 pub use input::{BYTES_WAITING_MAX, REQUESTS_WAITING_MAX};
 pub use manual::{Belongings, ManualNode};

@@ -37,13 +37,18 @@ pub struct QuicConfig {
     /// How long a peer may take from its first packet until it is authenticated; at most
     /// [`PREAUTH_TIME_MAX`].
     pub preauth_time: Duration,
-    /// Connections at once; further ones are refused.
+    /// Authenticated connections at once; further ones are turned away.
     pub connections_max: usize,
-    /// Handshakes under way beyond which a new peer must first show that it receives at its address
-    /// (Retry, RFC 9000 section 8.1.2).
-    pub handshakes_retry: usize,
-    /// Handshakes under way beyond which new peers are refused.
-    pub handshakes_max: usize,
+    /// Peers at once that have not authenticated yet; further ones are refused, of networks from which
+    /// nobody was authenticated already beyond three quarters of it.
+    pub preauth_max: usize,
+    /// The same for one network: an IPv4 address, or a /64 of IPv6.
+    pub preauth_network_max: usize,
+    /// Such peers in all beyond which a new one must first show that it receives at its address (Retry,
+    /// RFC 9000 section 8.1.2).
+    pub preauth_retry: usize,
+    /// The same for one network, whose places others could else take in its name.
+    pub preauth_network_retry: usize,
     /// Unread bytes that a peer may have under way on one stream, once authenticated.
     pub stream_receive_window: u32,
     /// The same over all streams of a connection.
@@ -66,8 +71,10 @@ impl QuicConfig {
             idle_timeout: Duration::from_secs(30),
             preauth_time: PREAUTH_TIME_MAX,
             connections_max: 10_000,
-            handshakes_retry: 64,
-            handshakes_max: 1024,
+            preauth_max: 2048,
+            preauth_network_max: 128,
+            preauth_retry: 64,
+            preauth_network_retry: 16,
             stream_receive_window: 4 * 1024 * 1024,
             receive_window: 8 * 1024 * 1024,
             send_window: 8 * 1024 * 1024,
@@ -88,6 +95,10 @@ impl QuicConfig {
                 })
             }
         };
+        let places = |name, value: usize| bound(name, value as u64, 1, u64::from(u32::MAX));
+        places("connections_max", self.connections_max)?;
+        places("preauth_max", self.preauth_max)?;
+        places("preauth_network_max", self.preauth_network_max)?;
         let windows = u64::try_from(PREAUTH_BYTES_MAX).expect("a small number")..=1 << 30;
         let (low, high) = (*windows.start(), *windows.end());
         bound(
@@ -152,7 +163,7 @@ impl QuicConfig {
         let mut server = ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
         server
             .transport_config(Arc::new(self.transport()))
-            .max_incoming(self.handshakes_max)
+            .max_incoming(self.preauth_max)
             .incoming_buffer_size(INCOMING_BUFFER_BYTES)
             .incoming_buffer_size_total(INCOMING_BUFFER_BYTES_TOTAL);
         Ok(server)

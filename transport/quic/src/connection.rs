@@ -8,16 +8,19 @@ use std::time::Duration;
 use quinn::{Incoming, VarInt};
 use tidegate_model::code;
 use tidegate_pump::Pump;
+use tidegate_session::Place;
 use tidegate_wire::ServerSession;
 use tidegate_wire::limits::PREAUTH_TIME_MAX;
 use tokio::time::Instant;
 
 use crate::Event;
-use crate::listener::{Counted, Shared};
+use crate::listener::Shared;
 use handler::{Connection, Events};
 
 /// Serves a peer until it leaves or the listener stops.
-pub(crate) async fn serve(incoming: Incoming, handshake_counted: Counted, shared: Arc<Shared>) {
+///
+/// Its `place` is that of a peer that hasn't authenticated.
+pub(crate) async fn serve(incoming: Incoming, place: Place, shared: Arc<Shared>) {
     let remote = incoming.remote_address();
     let started = Instant::now();
     let handshake = async { incoming.accept()?.await };
@@ -34,15 +37,13 @@ pub(crate) async fn serve(incoming: Incoming, handshake_counted: Counted, shared
             return;
         }
     };
-    drop(handshake_counted);
-    let _open = shared.connection();
     shared.observer.event(Event::Connected);
 
     // The session knows the protocol's time to authenticate and counts from its zero: a shorter time,
     // and what the handshake took, are spent before it begins.
     let ahead = PREAUTH_TIME_MAX.saturating_sub(shared.config.preauth_time);
     let origin = started.checked_sub(ahead).unwrap_or(started);
-    let handler = Connection::new(Arc::clone(&shared), remote);
+    let handler = Connection::new(Arc::clone(&shared), remote, place);
     let pump = Pump::start(
         connection,
         origin,

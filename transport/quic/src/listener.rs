@@ -9,7 +9,7 @@ use std::time::Duration;
 use quinn::udp::UdpSocketState;
 use quinn::{Endpoint, Incoming, TokioRuntime, VarInt};
 use tidegate_model::code;
-use tidegate_session::Service;
+use tidegate_session::{Places, Service};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -19,6 +19,8 @@ use crate::{Error, Event, Observer, QuicConfig, ServerIdentity};
 
 /// Bytes of packets that the system is asked to keep, in each direction.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// Of the places of peers that haven't authenticated, what is kept for networks of clients: one part in…
+const KEPT_SHARE: usize = 4;
 /// Of the time to shut down, what is kept for closing connections that didn't drain: one part in…
 const CLOSING_SHARE: u32 = 5;
 
@@ -39,29 +41,31 @@ pub(crate) struct Shared {
     pub(crate) config: QuicConfig,
     /// When everything must be over, once the listener stops.
     pub(crate) stop: watch::Receiver<Option<Instant>>,
-    handshakes: Arc<AtomicUsize>,
+    /// For peers that have not authenticated yet.
+    places: Places,
+    /// Authenticated connections.
     connections: Arc<AtomicUsize>,
 }
 
-/// Counts one more for as long as it lives.
-pub(crate) struct Counted(Arc<AtomicUsize>);
+/// An authenticated connection's place, until it is dropped.
+pub(crate) struct Seat(Arc<AtomicUsize>);
 
-impl Counted {
-    fn new(counter: &Arc<AtomicUsize>) -> Self {
-        counter.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(counter))
-    }
-}
-
-impl Drop for Counted {
+impl Drop for Seat {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Shared {
-    pub(crate) fn connection(&self) -> Counted {
-        Counted::new(&self.connections)
+    /// A place for a connection that has authenticated. Peers that haven't take none of these.
+    pub(crate) fn seat(&self) -> Option<Seat> {
+        let max = self.config.connections_max;
+        let taken = self
+            .connections
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| {
+                (open < max).then_some(open + 1)
+            });
+        taken.ok().map(|_| Seat(Arc::clone(&self.connections)))
     }
 }
 
@@ -87,12 +91,17 @@ impl Listener {
             Endpoint::new(config.endpoint(), Some(server), socket, runtime).map_err(bound)?;
         let local_addr = endpoint.local_addr().map_err(bound)?;
         let (stop, stopped) = watch::channel(None);
+        let places = Places::new(
+            config.preauth_max,
+            config.preauth_network_max,
+            config.preauth_max / KEPT_SHARE,
+        );
         let shared = Arc::new(Shared {
             service,
             observer,
             config,
             stop: stopped,
-            handshakes: Arc::default(),
+            places,
             connections: Arc::default(),
         });
         let accepting = tokio::spawn(accept(endpoint.clone(), shared));
@@ -173,19 +182,20 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
 }
 
 fn admit(incoming: Incoming, shared: &Arc<Shared>, connections: &mut JoinSet<()>) {
-    let handshakes = shared.handshakes.load(Ordering::Relaxed);
-    let open = shared.connections.load(Ordering::Relaxed);
+    let peer = incoming.remote_address().ip();
+    let taken = shared.places.taken(peer);
     let config = &shared.config;
-    if handshakes >= config.handshakes_max || open + handshakes >= config.connections_max {
-        shared.observer.event(Event::Refused);
-        incoming.refuse();
-    } else if handshakes >= config.handshakes_retry && !incoming.remote_address_validated() {
+    let is_busy =
+        taken.all >= config.preauth_retry || taken.network >= config.preauth_network_retry;
+    if is_busy && !incoming.remote_address_validated() {
         shared.observer.event(Event::Retried);
         // It can only fail for an address that is validated already.
         let _ = incoming.retry();
+    } else if let Some(place) = shared.places.take(peer) {
+        connections.spawn(connection::serve(incoming, place, Arc::clone(shared)));
     } else {
-        let counted = Counted::new(&shared.handshakes);
-        connections.spawn(connection::serve(incoming, counted, Arc::clone(shared)));
+        shared.observer.event(Event::Refused);
+        incoming.refuse();
     }
 }
 

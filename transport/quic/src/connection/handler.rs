@@ -12,7 +12,7 @@ use tidegate_broker::{GroupRef, Principal, Refusal, Reply, Request, SourceRef};
 use tidegate_model::{Name, ProducerEpoch, ProducerId, code};
 use tidegate_pump::{Handler, Pump};
 use tidegate_session::{
-    Credentials, DeliverySink, Login, PublishSink, SettleSink, SubscriptionId, Ticket,
+    Credentials, DeliverySink, Login, Place, PublishSink, SettleSink, SubscriptionId, Ticket,
 };
 use tidegate_wire::proto::{self, ReplyKind};
 use tidegate_wire::server::default_limits;
@@ -24,7 +24,7 @@ use tokio::task::AbortHandle;
 
 use crate::Event;
 use crate::inbox::{Inbox, Item, SubscriptionInbox};
-use crate::listener::Shared;
+use crate::listener::{Seat, Shared};
 use crate::map::{self, OpenedProducer};
 
 /// Subscriptions that ended and whose leases may still be settled; the oldest are forgotten.
@@ -37,10 +37,21 @@ pub(super) struct Connection {
     shared: Arc<Shared>,
     remote: SocketAddr,
     principal: OnceLock<Principal>,
+    standing: Mutex<Standing>,
     inbox: Arc<Inbox>,
     publish_sink: Arc<dyn PublishSink>,
     settle_sink: Arc<dyn SettleSink>,
     state: Mutex<State>,
+}
+
+/// What a connection counts as.
+enum Standing {
+    /// Nobody knows yet who it is.
+    Stranger(Place),
+    Member {
+        _seat: Seat,
+    },
+    Gone,
 }
 
 #[derive(Default)]
@@ -74,12 +85,13 @@ enum Live {
 }
 
 impl Connection {
-    pub(super) fn new(shared: Arc<Shared>, remote: SocketAddr) -> Arc<Self> {
+    pub(super) fn new(shared: Arc<Shared>, remote: SocketAddr, place: Place) -> Arc<Self> {
         let inbox = Arc::new(Inbox::default());
         Arc::new(Self {
             shared,
             remote,
             principal: OnceLock::new(),
+            standing: Mutex::new(Standing::Stranger(place)),
             publish_sink: Arc::clone(&inbox) as Arc<dyn PublishSink>,
             settle_sink: Arc::clone(&inbox) as Arc<dyn SettleSink>,
             inbox,
@@ -170,6 +182,7 @@ impl Connection {
 
     /// The connection is over: nothing of it goes on.
     pub(super) fn leave(&self) {
+        *self.standing() = Standing::Gone;
         let mut state = self.state();
         for (_, request) in state.requests.drain() {
             request.abort();
@@ -242,7 +255,10 @@ impl Connection {
         let pump = pump.clone();
         tokio::spawn(async move {
             let admitted = tokio::select! {
-                admitted = this.admit(&pump, hello) => admitted,
+                admitted = this.admit(&pump, hello) => admitted.and_then(|principal| {
+                    this.seat()?;
+                    Ok(principal)
+                }),
                 _ = pump.closed() => return,
             };
             match admitted {
@@ -287,6 +303,31 @@ impl Connection {
                 self.shared.service.login(login).await
             }
         }
+    }
+
+    /// From now on it takes the place of one that is known.
+    fn seat(&self) -> Result<(), Refusal> {
+        let seat = self.shared.seat().ok_or_else(|| {
+            let max = self.shared.config.connections_max;
+            Refusal::new(
+                code::OVERLOADED,
+                format!("{max} clients are connected, as many as the server takes"),
+            )
+            .hint("close connections that nobody uses, then connect again")
+        })?;
+        let mut standing = self.standing();
+        match std::mem::replace(&mut *standing, Standing::Gone) {
+            Standing::Stranger(place) => {
+                place.known();
+                *standing = Standing::Member { _seat: seat };
+            }
+            other => *standing = other,
+        }
+        Ok(())
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn welcome(&self, pump: &Pump<ServerSession>, principal: Principal) {

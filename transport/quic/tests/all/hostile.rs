@@ -87,6 +87,14 @@ impl Raw {
     }
 
     async fn try_connect(stage: &Stage, alpn: &[&[u8]]) -> Result<Self, ConnectionError> {
+        Self::try_connect_from(Ipv4Addr::LOCALHOST, stage, alpn).await
+    }
+
+    async fn try_connect_from(
+        own: Ipv4Addr,
+        stage: &Stage,
+        alpn: &[&[u8]],
+    ) -> Result<Self, ConnectionError> {
         let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
@@ -95,7 +103,7 @@ impl Raw {
             .with_no_client_auth();
         tls.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-        let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let endpoint = Endpoint::client((own, 0).into()).unwrap();
         let connection = endpoint
             .connect_with(config, stage.addr, "tidegate")
             .unwrap()
@@ -584,21 +592,83 @@ async fn a_full_server_refuses_and_a_busy_one_asks_for_proof_of_address() {
     let full = Stage::with(|config| config.connections_max = 1);
     let first = full.client().await;
     let key = ClientKey::generate().unwrap();
+    full.mock.register(key.public(), "second");
     let error = Client::connect(&full.address(), &key, ConnectOptions::default())
         .await
         .unwrap_err();
     assert_eq!(error.code, code::OVERLOADED);
-    assert!(full.saw(Event::Refused));
+    assert!(error.to_string().contains("1 clients"), "{error}");
+    full.until_seen(Event::TurnedAway(code::OVERLOADED)).await;
     first.server_info().await.unwrap();
 
-    let busy = Stage::with(|config| config.handshakes_retry = 0);
-    healthy(&busy).await;
-    assert!(busy.saw(Event::Retried));
+    let changes: [fn(&mut QuicConfig); 2] = [
+        |config| config.preauth_retry = 0,
+        |config| config.preauth_network_retry = 0,
+    ];
+    for change in changes {
+        let busy = Stage::with(change);
+        healthy(&busy).await;
+        assert!(busy.saw(Event::Retried));
+    }
+}
+
+#[tokio::test]
+async fn silent_peers_take_the_places_of_their_network_and_of_no_client() {
+    const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+    let stage = Stage::with(|config| {
+        config.connections_max = 2;
+        config.preauth_network_max = 3;
+    });
+    let first = stage.client().await;
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        let raw = Raw::try_connect_from(OTHER, &stage, &[ALPN]).await;
+        silent.push(raw.unwrap());
+    }
+    let refused = Raw::try_connect_from(OTHER, &stage, &[ALPN]).await;
+    assert!(
+        matches!(refused, Err(ConnectionError::ConnectionClosed(_))),
+        "{:?}",
+        refused.err()
+    );
+    assert!(stage.saw(Event::Refused));
+    // More are connected than may be clients, and a client still gets in.
+    let second = stage.client().await;
+    first.server_info().await.unwrap();
+    second.server_info().await.unwrap();
+    // Whoever leaves makes room.
+    silent.clear();
+    let again = async {
+        while Raw::try_connect_from(OTHER, &stage, &[ALPN]).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(crate::DEADLINE, again).await.unwrap();
+}
+
+#[tokio::test]
+async fn strangers_leave_the_places_that_are_kept_for_networks_of_clients() {
+    let stage = Stage::with(|config| {
+        config.preauth_max = 4;
+        config.preauth_network_max = 4;
+    });
+    // The network of the tests is known from now on.
+    stage.client().await.server_info().await.unwrap();
+    let mut silent = Vec::new();
+    for last in 2..5 {
+        let own = Ipv4Addr::new(127, 0, 0, last);
+        silent.push(Raw::try_connect_from(own, &stage, &[ALPN]).await.unwrap());
+    }
+    let own = Ipv4Addr::new(127, 0, 0, 9);
+    let refused = Raw::try_connect_from(own, &stage, &[ALPN]).await;
+    assert!(refused.is_err(), "the last place is kept");
+    healthy(&stage).await;
 }
 
 #[tokio::test]
 async fn settings_out_of_bounds_are_refused_with_their_bounds() {
-    let changes: [fn(&mut QuicConfig); 4] = [
+    let changes: [fn(&mut QuicConfig); 5] = [
+        |config| config.preauth_network_max = 0,
         |config| config.mtu_upper_bound = 9000,
         |config| config.streams_max = 0,
         |config| config.receive_window = 1,
