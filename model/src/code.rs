@@ -140,19 +140,19 @@ codes! {
     301 PLUGIN_NOT_COMPONENT "plugin-not-component" Change
         "The upload is no WebAssembly component. A core module becomes one with `tidegate plugin build`."
     302 PLUGIN_WRONG_WORLD "plugin-wrong-world" Change
-        "The component targets another world or another version of it than this server offers. Build it against the tidegate:plugin package of this server."
+        "The component doesn't fit the world that this server offers: it exports another version of it, functions of other types, or reads another batch layout. The message says which. Build it against the tidegate:plugin package of this server."
     303 PLUGIN_MISSING_EXPORT "plugin-missing-export" Change
         "The component lacks an export that its world demands. The message names it; the SDK's macro writes them all."
     304 PLUGIN_FORBIDDEN_IMPORT "plugin-forbidden-import" Change
-        "The component imports something that a filter isn't given. Filters have no imports, no WASI: build for wasm32-unknown-unknown and drop what needs a clock, files or the network."
+        "The component imports something that a filter isn't given. Filters have no WASI: build for wasm32-unknown-unknown and drop what needs a clock, files or the network."
     305 PLUGIN_TOO_LARGE "plugin-too-large" Change
         "The component is over the size limit. Build with --release and strip it."
     306 PLUGIN_SHAPE "plugin-shape" Change
-        "The component has more functions, instances or nesting than is allowed. The message names the count and its limit."
+        "The component has more of something than is allowed (functions, instances, nesting, locals, memory to begin with, data), uses what filters do without (resources), or needs more than the server gives to an instance. The message names it, and the limit."
     307 PLUGIN_COMPILE_FAILED "plugin-compile-failed" Change
-        "The compiler refused the component. The message is the compiler's."
+        "The component isn't valid WebAssembly of the kind that this server runs, or the compiler or engine broke on it; that happened in a process of its own. The message says which."
     308 PLUGIN_COMPILE_LIMIT "plugin-compile-limit" Change
-        "Compiling the component took more CPU time or memory than is allowed. Make it smaller."
+        "Compiling the component met a limit: CPU time, wall time, memory, or the size of the compiled code. The message names it. Make the component smaller; where the wall time was met, the machine was busy, so try again."
     309 PLUGIN_CONFIG_REFUSED "plugin-config-refused" Change
         "The plugin refused its configuration. The message is the plugin's."
     310 PLUGIN_NOT_FOUND "plugin-not-found" Missing
@@ -166,9 +166,9 @@ codes! {
     314 PLUGIN_DEADLINE "plugin-deadline" Change
         "The plugin ran longer than its deadline. The binding's on-error policy decided about the messages of that call."
     315 PLUGIN_MEMORY "plugin-memory" Change
-        "The plugin wanted more memory than its limit. The binding's on-error policy decided about the messages of that call."
+        "The plugin wanted more memory or table elements than its limit; the message says which. In delivery the binding's on-error policy decides about the messages of that call; a deploy or a binding is refused."
     316 PLUGIN_BAD_VERDICT "plugin-bad-verdict" Change
-        "The plugin's answer has the wrong length or stray bits. The binding's on-error policy decided about the messages of that call."
+        "The plugin's answer can't be read: it lies outside its memory, has the wrong length or stray bits, is too long, or is text that is no UTF-8. In delivery the binding's on-error policy decides about the messages of that call; a deploy or a binding is refused."
     317 PLUGIN_GUEST_ERROR "plugin-guest-error" Change
         "The plugin reported an error of its own; the message is the plugin's. The binding's on-error policy decided about the messages of that call."
     318 PLUGIN_INSTANCES_FULL "plugin-instances-full" Retry
@@ -177,6 +177,8 @@ codes! {
         "An operator has switched all plugins off."
     320 PLUGIN_STOPPED "plugin-stopped" Operator
         "The binding's on-error policy is `stop` and its plugin failed. Delivery waits at that message until the binding is changed."
+    325 PLUGIN_COMPILING "plugin-compiling" Retry
+        "The plugin's compiled code isn't there, after an update of the server or a loss of its cache, and is being made. Delivery through it goes on by itself when it is done."
 
     401 DATA_VERSION "data-version" Operator
         "The data folder was written in a format that this version doesn't read. Start it with the version that wrote it, or choose an empty folder."

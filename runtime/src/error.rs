@@ -8,8 +8,7 @@ use tidegate_model::code::{self, Code};
 
 use crate::digest::PluginDigest;
 use crate::limits::{
-    COMPILE_CPU_SECONDS, COMPILE_MEMORY_BYTES, COMPONENT_BYTES_MAX, CONFIG_BYTES_MAX, LOADED_MAX,
-    MEMORY_BYTES_MAX,
+    COMPONENT_BYTES_MAX, CONFIG_BYTES_MAX, LOADED_BYTES_MAX, LOADED_MAX, MEMORY_BYTES_MAX,
 };
 
 /// Why a component isn't taken, loaded or bound.
@@ -22,7 +21,7 @@ pub enum PluginError {
         found: String,
     },
     /// It targets another world, another version, or exports functions of other types.
-    #[error("the component targets another world than {expected}: {found}")]
+    #[error("the component doesn't fit {expected}: {found}")]
     WrongWorld {
         /// The world or interface that this host offers.
         expected: &'static str,
@@ -36,10 +35,16 @@ pub enum PluginError {
         export: String,
     },
     /// It imports something.
-    #[error("the component imports {import:?}; a filter is given no imports")]
+    #[error("the component imports {import:?}, which a filter isn't given")]
     ForbiddenImport {
-        /// Name of the first import.
+        /// Name of the first such import.
         import: String,
+    },
+    /// It uses a part of the component model that filters do without.
+    #[error("the component uses {what}, which a filter isn't given")]
+    Forbidden {
+        /// What.
+        what: &'static str,
     },
     /// Too many bytes.
     #[error("the component has {len} bytes; at most {COMPONENT_BYTES_MAX}")]
@@ -70,13 +75,33 @@ pub enum PluginError {
         message: String,
     },
     /// Compiling took too much.
-    #[error(
-        "compiling the component took more than {COMPILE_CPU_SECONDS} s of CPU or {} MiB of memory ({how})",
-        COMPILE_MEMORY_BYTES / (1024 * 1024)
-    )]
+    #[error("the component can't be compiled within its limits: {how}")]
     CompileLimit {
-        /// How the compiler ended.
+        /// The limit that it met.
         how: String,
+    },
+    /// The compiler or the engine broke on it: their defect, but this component's problem.
+    #[error("the engine broke on the component, in a process of its own: {how}")]
+    Crashed {
+        /// How that process ended.
+        how: String,
+    },
+    /// The compiling child refused it, in one of the ways above.
+    #[error("{message}")]
+    Refused {
+        /// The code that the child gave.
+        code: Code,
+        /// The child's words.
+        message: String,
+    },
+    /// Whoever asked has gone, or the server stops.
+    #[error("nobody waits for the component to be compiled any more")]
+    Cancelled,
+    /// Its code isn't there yet.
+    #[error("component {digest} is being compiled")]
+    Compiling {
+        /// Its digest.
+        digest: PluginDigest,
     },
     /// The compiler process can't be run.
     #[error("the compiler process {program:?} can't be run: {error}")]
@@ -126,7 +151,9 @@ pub enum PluginError {
         max: usize,
     },
     /// Too many components are loaded and in use.
-    #[error("{LOADED_MAX} components are loaded and in use; unbind some first")]
+    #[error(
+        "{LOADED_MAX} components, or {LOADED_BYTES_MAX} bytes of their code, are loaded and in use"
+    )]
     LoadedFull,
     /// The component isn't loaded.
     #[error("component {digest} isn't loaded")]
@@ -179,9 +206,14 @@ impl PluginError {
             Self::MissingExport { .. } => code::PLUGIN_MISSING_EXPORT,
             Self::ForbiddenImport { .. } => code::PLUGIN_FORBIDDEN_IMPORT,
             Self::TooLarge { .. } => code::PLUGIN_TOO_LARGE,
-            Self::Shape { .. } | Self::NotRunnable { .. } => code::PLUGIN_SHAPE,
-            Self::CompileFailed { .. } => code::PLUGIN_COMPILE_FAILED,
+            Self::Shape { .. } | Self::Forbidden { .. } | Self::NotRunnable { .. } => {
+                code::PLUGIN_SHAPE
+            }
+            Self::CompileFailed { .. } | Self::Crashed { .. } => code::PLUGIN_COMPILE_FAILED,
             Self::CompileLimit { .. } => code::PLUGIN_COMPILE_LIMIT,
+            Self::Refused { code, .. } => *code,
+            Self::Cancelled => code::CANCELLED,
+            Self::Compiling { .. } => code::PLUGIN_COMPILING,
             Self::ConfigTooLarge { .. } | Self::MemoryLimit { .. } => code::INVALID_ARGUMENT,
             Self::ConfigRefused { .. } => code::PLUGIN_CONFIG_REFUSED,
             Self::Failed { failure, .. } => failure.code(),
@@ -200,38 +232,18 @@ impl PluginError {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::NotComponent { .. } => {
-                "build it with `tidegate plugin build`, which makes a component of a Rust crate or a core module"
+            Self::Crashed { .. } => {
+                "look for what is unusual in it and leave it out; please report it with the component"
             }
-            Self::WrongWorld { .. } => {
-                "build it against the SDK of this server's version; `tidegate plugin build` uses the right world"
-            }
-            Self::MissingExport { .. } => {
-                "`tidegate_plugin_sdk::filter!(keep)` writes every export"
-            }
-            Self::ForbiddenImport { .. } => {
-                "build for wasm32-unknown-unknown, not for a WASI target, and drop what needs a clock, files, randomness or the network"
-            }
-            Self::TooLarge { .. } => "build with --release, `strip = true` and `opt-level = \"s\"`",
-            Self::Shape { .. } | Self::NotRunnable { .. } => {
-                "leave out what the filter doesn't need; generated or merged modules are often the cause"
-            }
-            Self::CompileFailed { .. } => {
-                "build for wasm32-unknown-unknown without threads, exceptions, garbage collection or 64-bit memories"
-            }
-            Self::CompileLimit { .. } => {
-                "make the component smaller: huge functions and nested instances cost most"
+            Self::Forbidden { .. } => {
+                "build it with `tidegate plugin build`, and export and import no resources"
             }
             Self::Compiler { .. } => {
                 "the server's own program must still be where it was started from"
             }
             Self::ConfigTooLarge { .. } => "put large tables into the plugin itself",
-            Self::ConfigRefused { .. } => "the plugin's documentation says what it takes",
             Self::MemoryLimit { .. } => "ask for less memory",
             Self::Failed { failure, .. } => failure.hint(),
-            Self::Stateful => {
-                "set `stateful` to false in the manifest and keep nothing between calls"
-            }
             Self::InstancesFull { .. } => {
                 "unbind some plugins, or raise vm.max_map_count and restart"
             }
@@ -244,8 +256,51 @@ impl PluginError {
                 "check the data folder's permissions and free space"
             }
             Self::Engine { .. } => "please report it with the component",
-            Self::Disabled => "switch plugins on again",
+            _ => hint_of(self.code()),
         }
+    }
+}
+
+/// What to do about a component that was refused with `code`, here or in the compiling child.
+fn hint_of(code: Code) -> &'static str {
+    match code {
+        code::PLUGIN_NOT_COMPONENT => {
+            "build it with `tidegate plugin build`, which makes a component of a Rust crate or a core module"
+        }
+        code::PLUGIN_WRONG_WORLD => {
+            "build it against the SDK of this server's version; `tidegate plugin build` uses the right world"
+        }
+        code::PLUGIN_MISSING_EXPORT => "`tidegate_plugin_sdk::filter!(keep)` writes every export",
+        code::PLUGIN_FORBIDDEN_IMPORT => {
+            "build for wasm32-unknown-unknown, not for a WASI target, and drop what needs a clock, files, randomness or the network"
+        }
+        code::PLUGIN_TOO_LARGE => "build with --release, `strip = true` and `opt-level = \"s\"`",
+        code::PLUGIN_SHAPE => {
+            "leave out what the filter doesn't need; generated or merged modules are often the cause"
+        }
+        code::PLUGIN_COMPILE_FAILED => {
+            "build for wasm32-unknown-unknown without threads, exceptions, garbage collection or 64-bit memories"
+        }
+        code::PLUGIN_COMPILE_LIMIT => {
+            "make the component smaller: huge functions and nested instances cost most"
+        }
+        code::PLUGIN_CONFIG_REFUSED => "the plugin's documentation says what it takes",
+        code::PLUGIN_TRAP => {
+            "run the plugin's function on such a message in a native test: a trap is most often a panic"
+        }
+        code::PLUGIN_OUT_OF_FUEL | code::PLUGIN_DEADLINE => {
+            "look for a loop without end, or do less per message"
+        }
+        code::PLUGIN_MEMORY => "keep nothing between messages, and begin with less memory",
+        code::PLUGIN_BAD_VERDICT => {
+            "use the SDK's macro, which writes the answers as the host reads them"
+        }
+        code::PLUGIN_COMPILING => "it is tried again by itself",
+        code::UNSUPPORTED => {
+            "set `stateful` to false in the manifest and keep nothing between calls"
+        }
+        code::PLUGIN_DISABLED => "switch plugins on again",
+        _ => "try again",
     }
 }
 

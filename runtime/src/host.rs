@@ -5,27 +5,29 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::cache::{Cache, Compiled};
 use crate::clock::Clock;
-use crate::compile::CompilerCommand;
+use crate::compile::{CANCEL_LOOK, Cancel, CompilerCommand};
 use crate::digest::PluginDigest;
 use crate::engine;
-use crate::error::{Failure, PluginError};
+use crate::error::PluginError;
 use crate::filter::Filter;
-use crate::instance::{Instance, Runner};
-use crate::limits::{CONFIG_BYTES_MAX, LOADED_MAX, Limits, MEMORY_BYTES_MAX};
+use crate::instance::Runner;
+use crate::limits::{CONFIG_BYTES_MAX, LOADED_BYTES_MAX, LOADED_MAX, Limits, MEMORY_BYTES_MAX};
 use crate::plugin::{self, Plugin, PluginInfo};
 use crate::shape;
 
 /// What a host needs to know.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HostConfig {
     /// How to run the compiling child.
     pub compiler: CompilerCommand,
     /// Folder of compiled components, of this host alone; made if it isn't there.
     pub cache_dir: PathBuf,
+    /// Key of the MACs by which the host knows what it compiled. Nobody else has it.
+    pub cache_key: [u8; 32],
 }
 
 /// Loads components and makes filters of them. All methods may be called from any thread.
@@ -36,13 +38,52 @@ pub struct PluginHost {
     loaded: Mutex<HashMap<PluginDigest, Loaded>>,
     /// Counts uses, to find the component that was used longest ago.
     uses: AtomicU64,
-    /// One compiler at a time: two would share the CPU that their limits count on.
-    compiling: Mutex<()>,
+    /// One compiler at a time: two would share the CPU that their limits count on. Loading code that
+    /// is there never waits for it.
+    compiling: Turn,
+    /// Taken to load one component once.
+    loading: Mutex<()>,
 }
 
 struct Loaded {
     plugin: Arc<Plugin>,
+    /// Bytes of its code and images.
+    bytes: usize,
     used: u64,
+}
+
+/// Something that one thread has at a time, and that others wait for as long as they are wanted.
+#[derive(Default)]
+struct Turn {
+    is_taken: Mutex<bool>,
+    is_free: Condvar,
+}
+
+struct Taken<'a>(&'a Turn);
+
+impl Turn {
+    fn take(&self, cancel: &Cancel) -> Result<Taken<'_>, PluginError> {
+        let mut is_taken = self.is_taken.lock().unwrap_or_else(PoisonError::into_inner);
+        while *is_taken {
+            if cancel.is_cancelled() {
+                return Err(PluginError::Cancelled);
+            }
+            (is_taken, _) = self
+                .is_free
+                .wait_timeout(is_taken, CANCEL_LOOK)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        *is_taken = true;
+        Ok(Taken(self))
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let turn = self.0;
+        *turn.is_taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        turn.is_free.notify_one();
+    }
 }
 
 /// What filters keep of their host.
@@ -61,7 +102,11 @@ impl PluginHost {
     pub fn new(config: HostConfig) -> Result<Self, PluginError> {
         let instances_max = engine::instances_max();
         let engine = engine::host_engine(instances_max)?;
-        let cache = Cache::open(config.cache_dir, engine::compatibility(&engine))?;
+        let cache = Cache::open(
+            config.cache_dir,
+            engine::compatibility(&engine),
+            config.cache_key,
+        )?;
         let clock = Clock::start(engine.clone()).map_err(|error| PluginError::Engine {
             message: format!("its clock can't start: {error}"),
         })?;
@@ -79,22 +124,65 @@ impl PluginHost {
             cache,
             loaded: Mutex::new(HashMap::new()),
             uses: AtomicU64::new(0),
-            compiling: Mutex::new(()),
+            compiling: Turn::default(),
+            loading: Mutex::new(()),
         })
     }
 
-    /// Takes an upload: checks it, compiles it unless that was done before, loads it, and asks it
-    /// what it is. Blocks while it compiles.
+    /// Takes an upload: has it checked, compiled and tried in the child unless that was done before.
+    /// Blocks while others compile, and while it compiles.
     ///
     /// # Errors
     /// [`PluginError`] with a code of its own for everything that can be wrong with a component.
     pub fn install(&self, component: &[u8]) -> Result<PluginInfo, PluginError> {
-        shape::check(component)?;
-        self.ensure(PluginDigest::of(component), || Ok(component.to_vec()))
+        self.install_unless(component, &Cancel::default())
+    }
+
+    /// [`Self::install`], given up when `cancel` says so.
+    ///
+    /// # Errors
+    /// As [`Self::install`], and [`PluginError::Cancelled`].
+    pub fn install_unless(
+        &self,
+        component: &[u8],
+        cancel: &Cancel,
+    ) -> Result<PluginInfo, PluginError> {
+        self.refuse_disabled()?;
+        shape::check_start(component)?;
+        let digest = PluginDigest::of(component);
+        self.compile_missing(digest, || Ok(component.to_vec()), cancel)
+    }
+
+    /// Loads a component whose compiled code is there; `None` if it must be compiled first. Never
+    /// waits for a compiler.
+    ///
+    /// # Errors
+    /// [`PluginError::LoadedFull`]; [`PluginError::Engine`].
+    pub fn load_compiled(&self, digest: PluginDigest) -> Result<Option<PluginInfo>, PluginError> {
+        if let Some(plugin) = self.find(digest) {
+            return Ok(Some(plugin.info));
+        }
+        self.refuse_disabled()?;
+        let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have done it meanwhile.
+        if let Some(plugin) = self.find(digest) {
+            return Ok(Some(plugin.info));
+        }
+        let Some(compiled) = self.cache.load(digest) else {
+            return Ok(None);
+        };
+        match self.link(digest, &compiled) {
+            // Code that this engine doesn't take after all is compiled anew.
+            Err(PluginError::NotRunnable { .. }) => {
+                self.cache.forget(digest);
+                Ok(None)
+            }
+            linked => self.keep(linked?, compiled.code.len()).map(Some),
+        }
     }
 
     /// Makes sure that a component is loaded. `read` gives its bytes if they are needed: when it
-    /// isn't loaded, and isn't in the cache of compiled code.
+    /// isn't loaded, and isn't in the cache of compiled code. Blocks while it compiles.
     ///
     /// # Errors
     /// As [`Self::install`], and [`PluginError::Read`] or [`PluginError::DigestMismatch`] for bytes
@@ -104,7 +192,20 @@ impl PluginHost {
         digest: PluginDigest,
         read: impl FnOnce() -> io::Result<Vec<u8>>,
     ) -> Result<PluginInfo, PluginError> {
-        self.ensure(digest, || {
+        self.load_unless(digest, read, &Cancel::default())
+    }
+
+    /// [`Self::load`], given up when `cancel` says so.
+    ///
+    /// # Errors
+    /// As [`Self::load`], and [`PluginError::Cancelled`].
+    pub fn load_unless(
+        &self,
+        digest: PluginDigest,
+        read: impl FnOnce() -> io::Result<Vec<u8>>,
+        cancel: &Cancel,
+    ) -> Result<PluginInfo, PluginError> {
+        let component = || {
             let component = read().map_err(|error| PluginError::Read { digest, error })?;
             let found = PluginDigest::of(&component);
             if found != digest {
@@ -113,9 +214,10 @@ impl PluginHost {
                     found,
                 });
             }
-            shape::check(&component)?;
+            shape::check_start(&component)?;
             Ok(component)
-        })
+        };
+        self.compile_missing(digest, component, cancel)
     }
 
     /// What is known of a component, if it is loaded.
@@ -153,6 +255,21 @@ impl PluginHost {
         self.cache.forget(digest);
     }
 
+    /// Clears the cache of all components but those for which `is_kept`.
+    ///
+    /// # Errors
+    /// [`PluginError::Cache`].
+    pub fn clear_cache(&self, is_kept: &dyn Fn(PluginDigest) -> bool) -> Result<(), PluginError> {
+        self.cache.retain(is_kept)
+    }
+
+    /// Components that are loaded, and the bytes of their code and images.
+    #[must_use]
+    pub fn loaded(&self) -> (usize, usize) {
+        let loaded = self.lock_loaded();
+        (loaded.len(), loaded.values().map(|entry| entry.bytes).sum())
+    }
+
     /// Switches all plugins on or off. Off, every call fails with [`Failure::Disabled`] before it
     /// enters a guest, and nothing is installed or bound; a call that runs ends within its limits.
     pub fn set_enabled(&self, enabled: bool) {
@@ -177,66 +294,47 @@ impl PluginHost {
         self.shared.runner.instances_max
     }
 
-    fn ensure(
+    fn compile_missing(
         &self,
         digest: PluginDigest,
         component: impl FnOnce() -> Result<Vec<u8>, PluginError>,
+        cancel: &Cancel,
     ) -> Result<PluginInfo, PluginError> {
-        if let Some(plugin) = self.find(digest) {
-            return Ok(plugin.info);
+        if let Some(info) = self.load_compiled(digest)? {
+            return Ok(info);
         }
-        let _one = self
-            .compiling
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.compiling.take(cancel)?;
         // Somebody else may have done it meanwhile.
-        if let Some(plugin) = self.find(digest) {
-            return Ok(plugin.info);
+        if let Some(info) = self.load_compiled(digest)? {
+            return Ok(info);
         }
-        let plugin = match self
-            .cache
-            .load(digest)
-            .map(|code| self.start(digest, &code))
-        {
-            // Code that this engine doesn't take after all is compiled anew.
-            None | Some(Err(PluginError::NotRunnable { .. })) => {
-                let compiled = self.compile(&component()?)?;
-                let plugin = self.start(digest, &compiled)?;
-                if let Err(error) = self.cache.store(digest, &compiled) {
-                    tracing::warn!(%digest, %error, "a compiled plugin isn't kept; the next start compiles it anew");
-                }
-                plugin
-            }
-            Some(started) => started?,
-        };
-        let info = plugin.info;
-        self.keep(Arc::new(plugin))?;
-        Ok(info)
+        let compiled = self.compiler.compile(&component()?, cancel)?;
+        plugin::accept(&compiled.manifest)?;
+        if let Err(error) = self.cache.store(digest, &compiled) {
+            tracing::warn!(%digest, %error, "a compiled plugin isn't kept; the next start compiles it anew");
+        }
+        let linked = self.link(digest, &compiled)?;
+        let info = linked.info;
+        // Where too many are in use, its code waits on disk.
+        match self.keep(linked, compiled.code.len()) {
+            Err(PluginError::LoadedFull) => Ok(info),
+            kept => kept,
+        }
     }
 
-    fn compile(&self, component: &[u8]) -> Result<Compiled, PluginError> {
-        Ok(Compiled {
-            component_bytes: component.len() as u64,
-            code: self.compiler.compile(component)?,
-        })
-    }
-
-    /// Loads compiled code and has the component describe itself.
-    fn start(&self, digest: PluginDigest, compiled: &Compiled) -> Result<Plugin, PluginError> {
-        let _permit = self.permit()?;
-        let runner = &self.shared.runner;
-        let (pre, exports) = plugin::link(&runner.engine, compiled)?;
-        let manifest = Instance::start(runner, &pre, Limits::default())
-            .map_err(|failure| match failure {
-                Failure::InstancesFull { max } => PluginError::InstancesFull { max },
-                failure => PluginError::Failed {
-                    phase: "start",
-                    failure,
-                },
-            })?
-            .describe(runner, &exports)?;
-        let info = plugin::accept(digest, compiled, manifest)?;
+    /// Loads compiled code. What the component says of itself was asked when it was compiled.
+    fn link(&self, digest: PluginDigest, compiled: &Compiled) -> Result<Plugin, PluginError> {
+        let (pre, exports) = plugin::link(&self.shared.runner.engine, compiled)?;
+        let info = plugin::info(digest, compiled.component_bytes, compiled.manifest);
         Ok(Plugin { pre, exports, info })
+    }
+
+    fn refuse_disabled(&self) -> Result<(), PluginError> {
+        if self.is_enabled() {
+            Ok(())
+        } else {
+            Err(PluginError::Disabled)
+        }
     }
 
     fn find(&self, digest: PluginDigest) -> Option<Arc<Plugin>> {
@@ -246,27 +344,32 @@ impl PluginHost {
         Some(Arc::clone(&found.plugin))
     }
 
-    /// Adds a plugin; where there are too many, the one without a filter that was used longest ago
-    /// goes.
-    fn keep(&self, plugin: Arc<Plugin>) -> Result<(), PluginError> {
+    /// Adds a plugin; where there are too many, those without a filter that were used longest ago go.
+    fn keep(&self, plugin: Plugin, bytes: usize) -> Result<PluginInfo, PluginError> {
+        let info = plugin.info;
         let mut loaded = self.lock_loaded();
-        if loaded.len() >= LOADED_MAX {
+        let mut held: usize = loaded.values().map(|entry| entry.bytes).sum();
+        while loaded.len() >= LOADED_MAX || held + bytes > LOADED_BYTES_MAX {
             let idle = loaded
                 .iter()
                 .filter(|(_, entry)| Arc::strong_count(&entry.plugin) == 1)
                 .min_by_key(|(_, entry)| entry.used)
                 .map(|(digest, _)| *digest);
-            loaded.remove(&idle.ok_or(PluginError::LoadedFull)?);
+            let gone = idle.and_then(|idle| loaded.remove(&idle));
+            held -= gone.ok_or(PluginError::LoadedFull)?.bytes;
         }
         let used = self.uses.fetch_add(1, Ordering::Relaxed);
-        loaded.insert(plugin.info.digest, Loaded { plugin, used });
-        Ok(())
+        let entry = Loaded {
+            plugin: Arc::new(plugin),
+            bytes,
+            used,
+        };
+        loaded.insert(info.digest, entry);
+        Ok(info)
     }
 
     fn permit(&self) -> Result<Permit, PluginError> {
-        if !self.is_enabled() {
-            return Err(PluginError::Disabled);
-        }
+        self.refuse_disabled()?;
         let max = self.instances_max();
         let taken =
             self.shared

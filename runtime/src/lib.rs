@@ -4,8 +4,8 @@
 //! belong on threads of their own with at least [`limits::CALLER_STACK_BYTES`] of stack. A guest's
 //! bytes, answers and errors are all taken as hostile.
 //!
-//! A component's way: [`PluginHost::install`] checks its shape, compiles it in a limited child
-//! process ([`compiler::child_main`]), loads and describes it; [`PluginHost::bind`] makes a
+//! A component's way: [`PluginHost::install`] has it checked, compiled and tried in a confined child
+//! process ([`compiler::child_main`]) and loads what comes back; [`PluginHost::bind`] makes a
 //! [`Filter`] of it with a configuration; [`Filter::check`] judges stored batches.
 
 pub mod limits;
@@ -13,13 +13,17 @@ pub mod limits;
 // Building blocks.
 mod digest;
 mod error;
+mod folder;
+mod mac;
 mod text;
 
 // From an upload to compiled code.
 mod cache;
 mod compile;
 pub mod compiler;
+mod confine;
 mod shape;
+mod trial;
 
 // How guests run, and what stops them.
 mod clock;
@@ -33,10 +37,11 @@ mod plugin;
 mod stats;
 mod verdicts;
 
-pub use compile::CompilerCommand;
+pub use compile::{Cancel, CompilerCommand};
 pub use digest::PluginDigest;
 pub use error::{CallError, Failure, PluginError};
 pub use filter::Filter;
+pub use folder::{create_private, open_private, private_folder};
 pub use host::{HostConfig, PluginHost};
 pub use limits::Limits;
 pub use plugin::{Manifest, Needs, PluginInfo};

@@ -23,14 +23,24 @@ pub const COMPILE_CPU_SECONDS: u64 = 20;
 pub const COMPILE_MEMORY_BYTES: u64 = 1024 * 1024 * 1024;
 /// Wall time of the compiling child, for machines where it doesn't get its CPU time.
 pub const COMPILE_WALL: Duration = Duration::from_secs(60);
+/// Address space that the child gets beyond it to try what it compiled: a pool reserves 4 GiB and
+/// guards for each memory, of which the guest gets what the limits say.
+pub(crate) const TRIAL_RESERVE_BYTES: u64 = 16 * 1024 * 1024 * 1024;
+/// Bytes that the data segments of a component's modules span, all modules together: so much
+/// of a memory is prepared, and kept as long as the component is loaded.
+pub const IMAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Bytes of compiled code that are taken from the child.
-pub const COMPILED_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub const COMPILED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of the child's words about a component that doesn't compile.
 pub(crate) const COMPILE_MESSAGE_BYTES_MAX: usize = 4 * 1024;
 /// Compiled components kept on disk; the oldest goes first.
 pub const CACHE_FILES_MAX: usize = 1024;
+/// Bytes of all of them together.
+pub const CACHE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 /// Components loaded at a time.
 pub const LOADED_MAX: usize = 256;
+/// Bytes of their code and images together. One that no filter uses goes first.
+pub const LOADED_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 /// Instances at a time, where `vm.max_map_count` allows as many.
 pub const INSTANCES_MAX: usize = 4096;

@@ -48,6 +48,58 @@ pub struct Manifest {
     pub stateful: bool,
 }
 
+/// Bytes of a manifest as the compiling child and the cache write it.
+pub(crate) const MANIFEST_BYTES: usize = 8;
+
+impl Manifest {
+    /// Of a component that hasn't been asked yet.
+    pub(crate) const NONE: Self = Self {
+        layout: 0,
+        needs: Needs {
+            tag: false,
+            group: false,
+            keys: false,
+            properties: false,
+            body: false,
+        },
+        stateful: false,
+    };
+
+    /// The layout, a bit for each need, a byte for `stateful`, two of zero.
+    pub(crate) fn to_bytes(self) -> [u8; MANIFEST_BYTES] {
+        let needs = [
+            self.needs.tag,
+            self.needs.group,
+            self.needs.keys,
+            self.needs.properties,
+            self.needs.body,
+        ];
+        let bits = needs
+            .iter()
+            .rev()
+            .fold(0, |bits, need| bits << 1 | u8::from(*need));
+        let [a, b, c, d] = self.layout.to_le_bytes();
+        [a, b, c, d, bits, u8::from(self.stateful), 0, 0]
+    }
+
+    /// What [`Self::to_bytes`] wrote; bits that mean nothing are ignored.
+    pub(crate) fn from_bytes(bytes: [u8; MANIFEST_BYTES]) -> Self {
+        let [a, b, c, d, bits, stateful, _, _] = bytes;
+        let need = |bit: u8| bits & 1 << bit != 0;
+        Self {
+            layout: u32::from_le_bytes([a, b, c, d]),
+            needs: Needs {
+                tag: need(0),
+                group: need(1),
+                keys: need(2),
+                properties: need(3),
+                body: need(4),
+            },
+            stateful: stateful != 0,
+        }
+    }
+}
+
 /// A component that this host can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PluginInfo {
@@ -106,11 +158,7 @@ fn missing(export: String) -> PluginError {
 }
 
 /// Takes a component's word for itself, if it is one that this host can keep to.
-pub(crate) fn accept(
-    digest: PluginDigest,
-    compiled: &Compiled,
-    manifest: Manifest,
-) -> Result<PluginInfo, PluginError> {
+pub(crate) fn accept(manifest: &Manifest) -> Result<(), PluginError> {
     if manifest.layout != LAYOUT {
         return Err(PluginError::WrongWorld {
             expected: FILTER_WORLD,
@@ -123,25 +171,48 @@ pub(crate) fn accept(
     if manifest.stateful {
         return Err(PluginError::Stateful);
     }
-    Ok(PluginInfo {
+    Ok(())
+}
+
+/// What is known of a component that said what it is.
+pub(crate) fn info(digest: PluginDigest, size: u64, manifest: Manifest) -> PluginInfo {
+    PluginInfo {
         digest,
-        size: compiled.component_bytes,
+        size,
         world: FILTER_WORLD,
         manifest,
-    })
+    }
 }
 
 #[expect(unsafe_code, reason = "loading compiled code trusts it; see SAFETY")]
 fn deserialize(engine: &Engine, compiled: &Compiled) -> Result<Component, PluginError> {
     // SAFETY: the bytes must be what `Engine::precompile_component` wrote. They come from this
-    // program's own compiling child, or from a cache file that this process wrote with mode 0600
-    // in a folder of mode 0700 and whose SHA-256 was just checked; an upload is never deserialized
-    // (the shape check refuses precompiled code, and only the child's output reaches this
-    // function). The engine itself refuses code of another version or other settings. The tests
-    // `damaged_cache_files_are_compiled_anew` and `precompiled_code_is_refused` hold this.
+    // program's own compiling child, or from a cache file with a MAC under a key that only this
+    // node has, which was just checked, in a folder that is this user's alone; an upload is never
+    // deserialized (what begins as precompiled code is refused, and only the child's output
+    // reaches this function). The engine itself refuses code of another version or other settings.
+    // The tests `damaged_cache_files_are_compiled_anew`, `planted_code_is_not_loaded` and
+    // `precompiled_code_is_refused` hold this.
     unsafe { Component::deserialize(engine, &compiled.code) }.map_err(|error| {
         PluginError::NotRunnable {
             message: printable(&format!("{error:#}")),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_comes_back_from_its_bytes() {
+        for bits in 0..32u8 {
+            let bytes = [1, 2, 0, 0, bits, bits & 1, 0, 0];
+            let manifest = Manifest::from_bytes(bytes);
+            assert_eq!(manifest.layout, 0x0201);
+            assert_eq!(manifest.needs.tag, bits & 1 != 0);
+            assert_eq!(manifest.needs.body, bits & 16 != 0);
+            assert_eq!(manifest.to_bytes(), bytes);
+        }
+    }
 }

@@ -7,14 +7,20 @@ use crate::limits::GUEST_TEXT_BYTES_MAX;
 /// At most [`GUEST_TEXT_BYTES_MAX`] bytes of `text`, with control and formatting characters escaped:
 /// a guest can neither forge a log line nor drive a terminal.
 pub(crate) fn printable(text: &str) -> String {
-    let mut end = text.len().min(GUEST_TEXT_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
+    escaped(text, GUEST_TEXT_BYTES_MAX, &['"', '\''])
+}
+
+/// The same for words of the compiling child, which has escaped what it quotes: a backslash stays one.
+pub(crate) fn relayed(text: &str) -> String {
+    escaped(text, 2 * GUEST_TEXT_BYTES_MAX, &['"', '\'', '\\'])
+}
+
+fn escaped(text: &str, max: usize, kept: &[char]) -> String {
+    let end = text.floor_char_boundary(max);
     let mut out = String::with_capacity(end);
     for c in text[..end].chars() {
         match c {
-            '"' | '\'' => out.push(c),
+            _ if kept.contains(&c) => out.push(c),
             // The standard library escapes what is no printable character, bidi controls included.
             _ => write!(out, "{}", c.escape_debug()).expect("a String takes all that is written"),
         }
@@ -43,5 +49,8 @@ mod tests {
         let cut = printable(&long);
         assert_eq!(cut.chars().count(), GUEST_TEXT_BYTES_MAX / 2 + 1);
         assert!(cut.ends_with('…'));
+        let quoted = printable("a\nb");
+        assert_eq!(relayed(&quoted), quoted);
+        assert_eq!(relayed("\u{1b}[2J"), "\\u{1b}[2J");
     }
 }

@@ -63,16 +63,7 @@ impl Identity {
     /// # Errors
     /// [`IdentityError`] names the file.
     pub fn load_or_create(folder: &Path) -> Result<Self, IdentityError> {
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |source| IdentityError::Io { path, source }
-        };
-        match DirBuilder::new().mode(0o700).create(folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(io(folder)(error));
-            }
-            _ => {}
-        }
+        make_folder(folder)?;
         let key_path = folder.join("server.key");
         let (pem, is_new) = read_or_create(&key_path, || {
             // P-256: also browsers take it when they pin a certificate.
@@ -100,6 +91,26 @@ impl Identity {
             is_new,
         })
     }
+}
+
+fn make_folder(folder: &Path) -> Result<(), IdentityError> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(IdentityError::Io {
+            path: folder.to_owned(),
+            source: error,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The key of the MACs over compiled plugins, below `folder`, made if it isn't there. Who loses it
+/// compiles anew.
+///
+/// # Errors
+/// [`IdentityError`] names the file.
+pub(crate) fn code_key(folder: &Path) -> Result<[u8; SECRET_BYTES], IdentityError> {
+    make_folder(folder)?;
+    secret(&folder.join("code.key"))
 }
 
 /// `N` random bytes.

@@ -24,7 +24,7 @@ use crate::clock::{Clock, wall_timestamp};
 use crate::components::Components;
 use crate::config::Config;
 use crate::error::StartError;
-use crate::identity::Identity;
+use crate::identity::{Identity, code_key};
 use crate::input::{Input, Inputs};
 use crate::metrics::{Connections, Metrics};
 use crate::node::{Front, Node, Shared};
@@ -229,6 +229,7 @@ pub(crate) fn open_components(config: &Config) -> Result<Arc<Components>, StartE
             args: config.compiler.args.clone(),
         },
         cache_dir: config.data.join("compiled"),
+        cache_key: code_key(&config.data.join("keys"))?,
     })
     .map_err(|error| StartError::Plugins(error.to_string()))?;
     let folder = config.data.join(COMPONENT_FOLDER);

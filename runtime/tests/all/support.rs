@@ -38,6 +38,7 @@ pub(crate) fn new_host(dir: &TempDir) -> PluginHost {
     PluginHost::new(HostConfig {
         compiler: compiler(),
         cache_dir: dir.path().join("compiled"),
+        cache_key: [7; 32],
     })
     .unwrap()
 }

@@ -111,7 +111,7 @@ fn each_upload_is_refused_for_its_own_reason() {
         binary(&other_version),
         &expect![[r#"
         exit 1
-        error[TG0302]: the component targets another world than tidegate:plugin/filter@0.1.0: it exports tidegate:plugin/filter@0.9.0
+        error[TG0302]: the component doesn't fit tidegate:plugin/filter@0.1.0: it exports tidegate:plugin/filter@0.9.0
           hint: build it against the SDK of this server's version; `tidegate plugin build` uses the right world
     "#]],
     );
@@ -124,7 +124,7 @@ fn each_upload_is_refused_for_its_own_reason() {
         binary(&other_type),
         &expect![[r#"
         exit 1
-        error[TG0302]: the component targets another world than tidegate:plugin/filter@0.1.0: `check` has another type: type mismatch with parameters: expected `u8` found `u16`
+        error[TG0302]: the component doesn't fit tidegate:plugin/filter@0.1.0: `check` has another type: type mismatch with parameters: expected `u8` found `u16`
           hint: build it against the SDK of this server's version; `tidegate plugin build` uses the right world
     "#]],
     );
@@ -154,7 +154,7 @@ fn each_upload_is_refused_for_its_own_reason() {
         binary(&importing),
         &expect![[r#"
         exit 1
-        error[TG0304]: the component imports "wasi:cli/environment@0.2.0"; a filter is given no imports
+        error[TG0304]: the component imports "wasi:cli/environment@0.2.0", which a filter isn't given
           hint: build for wasm32-unknown-unknown, not for a WASI target, and drop what needs a clock, files, randomness or the network
     "#]],
     );
@@ -164,7 +164,7 @@ fn each_upload_is_refused_for_its_own_reason() {
         binary(&memory),
         &expect![[r#"
         exit 1
-        error[TG0306]: the component has 131072000 bytes of memory to begin with; at most 67108864
+        error[TG0306]: the component has 131072000 bytes of memory to begin with; at most 33554432
           hint: leave out what the filter doesn't need; generated or merged modules are often the cause
     "#]],
     );
