@@ -82,6 +82,14 @@ pub enum SectionError {
         /// Bytes it has.
         len: usize,
     },
+    /// Too large as a whole, were its bodies not compressed: then a part of it can't be delivered.
+    #[error(
+        "a section has at most {SECTION_BYTES_MAX} bytes with its bodies uncompressed too; this one has {len}: send fewer messages in a batch"
+    )]
+    UncompressedTooLarge {
+        /// Bytes it would have.
+        len: usize,
+    },
     /// One body is over the limit.
     #[error(
         "a message body has at most {BODY_BYTES_MAX} bytes (4 MiB); that of record {record} has {len}: store it elsewhere and send a reference"

@@ -3,6 +3,7 @@
 use tidegate_broker::Refusal;
 use tidegate_broker::request::Publish;
 use tidegate_model::checksum::crc32c;
+use tidegate_model::limits::SECTION_BYTES_MAX;
 use tidegate_model::{Codec, Section, SectionError, Timestamp, code};
 
 /// What the header of a stored batch says about its section, computed from the section itself.
@@ -67,6 +68,11 @@ fn parse(publish: &Publish) -> Result<Section<'_>, SectionError> {
         u32::from(publish.span),
         codec,
     )?;
+    // Whoever gets a part of it gets that uncompressed.
+    let len = section.uncompressed_len();
+    if len > SECTION_BYTES_MAX {
+        return Err(SectionError::UncompressedTooLarge { len });
+    }
     // A block that doesn't decompress would fail every consumer and every filter: better here.
     if codec != Codec::None {
         tidegate_model::compress::raw_bodies(&section, codec)?;
@@ -77,6 +83,7 @@ fn parse(publish: &Publish) -> Result<Section<'_>, SectionError> {
 fn refusal(error: &SectionError) -> Refusal {
     let code = match error {
         SectionError::TooLarge { .. }
+        | SectionError::UncompressedTooLarge { .. }
         | SectionError::BodyTooLarge { .. }
         | SectionError::BodyBlockTooLarge { .. }
         | SectionError::HeadTooLarge { .. }

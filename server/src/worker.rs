@@ -8,6 +8,8 @@ mod judge;
 mod send;
 
 #[cfg(test)]
+mod parts;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

@@ -218,6 +218,13 @@ impl<'a> Section<'a> {
         self.entry(self.count).body
     }
 
+    /// Bytes of the section with its body block uncompressed. Within [`SECTION_BYTES_MAX`] any of its
+    /// records fit a section, whatever their compression; a server takes no other batch.
+    #[must_use]
+    pub fn uncompressed_len(&self) -> usize {
+        self.table.len() + self.heads.len() + self.raw_body_len()
+    }
+
     /// Where the head of record `index` begins in the head block; `index` may be the count.
     ///
     /// # Panics
