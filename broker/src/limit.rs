@@ -17,6 +17,8 @@ pub const CURSORS_MAX: usize = 200_000;
 pub const VIEW_BINDINGS_MAX: usize = 16;
 /// Bytes of a binding's configuration.
 pub const BINDING_CONFIG_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the configurations of all bindings of a node, which it keeps in memory.
+pub const BINDING_CONFIGS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of a plugin's component, which travels in one log record.
 pub const COMPONENT_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Bytes of a plugin's world name.

@@ -1,8 +1,9 @@
 //! What reaches the owner thread, and the bound on what may wait there.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
 
 use tidegate_broker::effects::{Fetched, Gone, Member};
 use tidegate_broker::id::{FetchToken, WaiterId};
@@ -35,11 +36,8 @@ pub(crate) enum Input {
         answer: Answer<SubscriptionId>,
         admitted: Admitted,
     },
-    Credit {
-        subscription: SubscriptionId,
-        messages: u32,
-        bytes: u32,
-    },
+    /// There is credit for it in the [`Credits`].
+    Credit(SubscriptionId),
     Unsubscribe(SubscriptionId),
     Settle {
         request: Settle,
@@ -88,10 +86,42 @@ pub(crate) struct PublishInput {
     pub(crate) admitted: Admitted,
 }
 
+/// Credit that the owner has not taken yet, by subscription. Clones share it.
+///
+/// However often a client grants some, one input per subscription waits for the owner.
+#[derive(Clone, Default)]
+pub(crate) struct Credits(Arc<Mutex<HashMap<SubscriptionId, Credit>>>);
+
+/// What may be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Credit {
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Credits {
+    /// Adds to what waits for a subscription; whether nothing did.
+    fn add(&self, subscription: SubscriptionId, messages: u32, bytes: u32) -> bool {
+        let mut waiting = self.0.lock().expect("no holder of this lock panics");
+        let is_first = !waiting.contains_key(&subscription);
+        let credit = waiting.entry(subscription).or_default();
+        credit.messages = credit.messages.saturating_add(messages.into());
+        credit.bytes = credit.bytes.saturating_add(bytes.into());
+        is_first
+    }
+
+    /// Takes what waits for a subscription.
+    pub(crate) fn take(&self, subscription: SubscriptionId) -> Credit {
+        let mut waiting = self.0.lock().expect("no holder of this lock panics");
+        waiting.remove(&subscription).unwrap_or_default()
+    }
+}
+
 /// The way to the owner.
 #[derive(Clone)]
 pub(crate) struct Inputs {
     sender: Sender<Input>,
+    credits: Credits,
     waiting: Arc<Waiting>,
 }
 
@@ -111,6 +141,7 @@ impl Inputs {
     pub(crate) fn new(sender: Sender<Input>) -> Self {
         Self {
             sender,
+            credits: Credits::default(),
             waiting: Arc::default(),
         }
     }
@@ -137,6 +168,19 @@ impl Inputs {
         Ok(admitted)
     }
 
+    /// Lets a subscription be sent more. Nothing is no credit.
+    pub(crate) fn credit(&self, subscription: SubscriptionId, messages: u32, bytes: u32) {
+        let is_something = messages > 0 || bytes > 0;
+        if is_something && self.credits.add(subscription, messages, bytes) {
+            self.send(Input::Credit(subscription));
+        }
+    }
+
+    /// What the owner takes credit from.
+    pub(crate) fn credits(&self) -> Credits {
+        self.credits.clone()
+    }
+
     /// Hands over. A server that has stopped drops it, and with it every answer channel inside.
     pub(crate) fn send(&self, input: Input) {
         let _ = self.sender.send(input);
@@ -158,6 +202,28 @@ pub(crate) fn stopped() -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_input_waits_however_often_credit_is_granted() {
+        let (sender, received) = std::sync::mpsc::channel();
+        let inputs = Inputs::new(sender);
+        let (one, other) = (SubscriptionId(1), SubscriptionId(2));
+        for _ in 0..10_000 {
+            inputs.credit(one, 0, 0);
+            inputs.credit(other, 1, 3);
+        }
+        let waiting: Vec<Input> = received.try_iter().collect();
+        assert!(matches!(waiting[..], [Input::Credit(id)] if id == other));
+        let credits = inputs.credits();
+        let granted = Credit {
+            messages: 10_000,
+            bytes: 30_000,
+        };
+        assert_eq!(credits.take(other), granted);
+        assert_eq!(credits.take(one), Credit::default());
+        inputs.credit(other, 1, 0);
+        assert_eq!(received.try_iter().count(), 1);
+    }
 
     #[test]
     fn room_comes_back_when_a_request_is_answered() {

@@ -130,6 +130,7 @@ impl ManualNode {
             appender,
             reader: reader.clone(),
             inputs: received,
+            credits: node.inputs.credits(),
             workers,
             retention: Retention::by_hand(),
             components,

@@ -411,11 +411,7 @@ impl Service for Front {
     }
 
     fn credit(&self, subscription: SubscriptionId, messages: u32, bytes: u32) {
-        self.0.inputs.send(Input::Credit {
-            subscription,
-            messages,
-            bytes,
-        });
+        self.0.inputs.credit(subscription, messages, bytes);
     }
 
     fn end_producer(&self, ended: EndProducer) {

@@ -26,7 +26,7 @@ use tidegate_store::{Appender, LogPosition, Reader};
 
 use crate::clock::Clock;
 use crate::components::Components;
-use crate::input::{Input, PublishInput};
+use crate::input::{Credits, Input, PublishInput};
 use crate::metrics::Metrics;
 use crate::node::Shared;
 use crate::receipt::Receipts;
@@ -51,6 +51,7 @@ pub(crate) struct Owner {
     pub(crate) appender: Appender,
     pub(crate) reader: Reader,
     pub(crate) inputs: Receiver<Input>,
+    pub(crate) credits: Credits,
     pub(crate) workers: Workers,
     pub(crate) retention: Retention,
     pub(crate) components: Arc<Components>,
@@ -197,13 +198,7 @@ impl Owner {
                 self.subscribe(request, sink, answer);
                 drop(admitted);
             }
-            Input::Credit {
-                subscription,
-                messages,
-                bytes,
-            } => {
-                self.credit(subscription, messages, bytes);
-            }
+            Input::Credit(subscription) => self.credit(subscription),
             Input::EndProducer(ended) => self.core.end_producer(&ended),
             Input::Unsubscribe(subscription) => self.unsubscribe(subscription),
             Input::Settle {

@@ -97,6 +97,7 @@ impl Server {
             appender: opened.store.appender,
             reader: opened.store.reader,
             inputs: inputs_received,
+            credits: inputs.credits(),
             workers,
             retention,
             components: Arc::clone(&components),

@@ -8,12 +8,13 @@ mod plugins;
 mod topics;
 mod views;
 
-use tidegate_model::{QueueId, Timestamp, TopicId};
+use bytes::Bytes;
+use tidegate_model::{QueueId, Timestamp, TopicId, code};
 
 use super::{Binding, Catalog, CatalogCommand};
 use crate::catalog::no_plugin;
 use crate::id::{BindingId, CursorId};
-use crate::limit::BINDING_CONFIG_BYTES_MAX;
+use crate::limit::{BINDING_CONFIG_BYTES_MAX, BINDING_CONFIGS_BYTES_MAX};
 use crate::refusal::Refusal;
 use crate::request::BindingSpec;
 
@@ -157,6 +158,34 @@ impl Catalog {
         Ok(())
     }
 
+    /// Whether configurations of so many bytes, `given_back` of which go, may be added to those that are
+    /// kept.
+    fn check_configs(&self, specs: &[BindingSpec], given_back: usize) -> Result<(), Refusal> {
+        let more: usize = specs.iter().map(|spec| spec.config.len()).sum();
+        if more <= given_back {
+            return Ok(());
+        }
+        let of_views = self.views.values().map(|view| &view.bindings);
+        let of_groups = self
+            .groups
+            .values()
+            .flat_map(|group| group.bindings.values());
+        let kept: usize = of_views
+            .chain(of_groups)
+            .map(|bindings| config_bytes(bindings))
+            .sum();
+        if kept - given_back + more > BINDING_CONFIGS_BYTES_MAX {
+            return Err(Refusal::new(
+                code::LIMIT_REACHED,
+                format!(
+                    "the configurations of this node's bindings have {kept} bytes; with {more} more they would have over {BINDING_CONFIGS_BYTES_MAX}"
+                ),
+            )
+            .hint("remove views and bindings that are no longer used, or configure them with less"));
+        }
+        Ok(())
+    }
+
     /// A checked binding under an id of its own.
     fn new_binding(&mut self, spec: &BindingSpec) -> Binding {
         self.last.binding += 1;
@@ -164,8 +193,14 @@ impl Catalog {
             id: BindingId(self.last.binding),
             plugin: spec.plugin.clone(),
             digest: self.plugins[&spec.plugin].digest,
-            config: spec.config.clone(),
+            // A copy: what was sent lies in a buffer with all that came with it.
+            config: Bytes::copy_from_slice(&spec.config),
             on_error: spec.on_error,
         }
     }
+}
+
+/// Bytes of the configurations of a chain.
+fn config_bytes(bindings: &[Binding]) -> usize {
+    bindings.iter().map(|binding| binding.config.len()).sum()
 }

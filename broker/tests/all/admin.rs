@@ -1,5 +1,8 @@
 //! Topics, groups, views and plugins: what is made, what is refused, what a restart keeps.
 
+use tidegate_broker::limit::{
+    BINDING_CONFIG_BYTES_MAX, BINDING_CONFIGS_BYTES_MAX, VIEW_BINDINGS_MAX,
+};
 use tidegate_broker::reply::Reply;
 use tidegate_broker::request::{
     Bind, CreateView, List, OneGroup, OnePlugin, OneTopic, OneView, Request, RetryPolicy, Unbind,
@@ -42,6 +45,42 @@ fn full() -> Node {
     node.open("g", "t", 3);
     node.open("g", "t@late", 4);
     node
+}
+
+#[test]
+fn configurations_have_a_budget_that_comes_back() {
+    let mut node = full();
+    let configured = |text: &str| {
+        let mut one = binding("late");
+        one.config = vec![7; BINDING_CONFIG_BYTES_MAX].into();
+        Request::CreateView(CreateView {
+            view: view("t", text),
+            bindings: vec![one; VIEW_BINDINGS_MAX],
+        })
+    };
+    let views = BINDING_CONFIGS_BYTES_MAX / (BINDING_CONFIG_BYTES_MAX * VIEW_BINDINGS_MAX);
+    for number in 0..views {
+        node.admin(configured(&format!("v{number}"))).unwrap();
+    }
+    let refused = node.admin(configured("more")).unwrap_err();
+    assert_eq!(refused.code, code::LIMIT_REACHED);
+    assert!(refused.to_string().contains("67108864"), "{refused}");
+    let mut one = binding("late");
+    one.config = vec![7].into();
+    let bind = Request::Bind(Bind {
+        group: group("g"),
+        topic: topic("t"),
+        binding: one,
+    });
+    let refused = node.admin(bind.clone()).unwrap_err();
+    assert_eq!(refused.code, code::LIMIT_REACHED);
+    // What is configured with nothing needs no room.
+    node.admin(create_view("t", "small", &["late"])).unwrap();
+    node.admin(Request::DeleteView(OneView {
+        view: view("t", "v0"),
+    }))
+    .unwrap();
+    node.admin(bind).unwrap();
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tidegate_session::{DeliverySink, SettleSink, SubscriptionId, Ticket};
 
 use super::Owner;
 use super::admin::Then;
-use crate::input::{Admitted, Answer};
+use crate::input::{Admitted, Answer, Credit};
 
 /// A long poll that isn't answered yet.
 pub(super) struct Waiting {
@@ -97,13 +97,14 @@ impl Owner {
         }
     }
 
-    pub(super) fn credit(&mut self, id: SubscriptionId, messages: u32, bytes: u32) {
+    pub(super) fn credit(&mut self, id: SubscriptionId) {
+        let Credit { messages, bytes } = self.credits.take(id);
         let now = self.clock.now();
         self.core.credit(
             now,
             tidegate_broker::id::SubscriptionId(id.0),
-            u64::from(messages),
-            u64::from(bytes),
+            messages,
+            bytes,
             &mut self.state.effects,
         );
     }

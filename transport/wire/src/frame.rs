@@ -1,6 +1,7 @@
 //! What all frames have in common: a prefix of eight bytes.
 
 mod decoder;
+mod fields;
 
 pub use decoder::FrameDecoder;
 
@@ -214,6 +215,27 @@ impl Frame {
     #[must_use]
     pub fn payload(&self) -> Bytes {
         self.bytes.slice(self.prefix.payload_at()..)
+    }
+
+    /// Reads its payload as a protobuf message of at most `fields_max` fields, those of the messages right
+    /// in it counted.
+    ///
+    /// # Errors
+    /// [`WireError::Exceeded`] before anything is decoded, [`WireError::Malformed`] with the decoder's
+    /// reason.
+    pub fn message_within<M: prost::Message + Default>(
+        &self,
+        fields_max: usize,
+    ) -> Result<M, WireError> {
+        let found = fields::count(&self.payload(), fields_max + 1);
+        if found > fields_max {
+            return Err(WireError::Exceeded {
+                what: "the number of fields of a request",
+                found: found as u64,
+                max: fields_max as u64,
+            });
+        }
+        self.message()
     }
 
     /// Reads its payload as a protobuf message.

@@ -42,6 +42,11 @@ pub const HELLO_FRAME_BYTES_MAX: usize = 8 * 1024;
 pub const COMPONENT_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Bytes of a request frame: a component and 64 KiB for what surrounds it.
 pub const REQUEST_FRAME_BYTES_MAX: usize = COMPONENT_BYTES_MAX + 64 * 1024;
+/// Fields of a request, and of the messages right in it: lists have a field for each element.
+pub const REQUEST_FIELDS_MAX: usize = 4096;
+/// Bytes of frames in the making over all streams of a connection; a stream that goes on beyond it is
+/// reset.
+pub const CONNECTION_PARTIAL_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of a reply frame: a list of a namespace.
 pub const REPLY_FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of a code's message or hint.
@@ -91,6 +96,7 @@ pub const CHUNK_BYTES_MAX: usize = 64 * 1024;
 /// A payload of this many bytes or more goes out as it is; a smaller one is copied behind its header.
 pub const CHUNK_BYTES_MIN: usize = 16 * 1024;
 
+const _: () = assert!(CONNECTION_PARTIAL_BYTES_MAX >= 4 * SECTION_FRAME_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MIN <= CHUNK_BYTES_MAX);
 const _: () = assert!(HELLO_FRAME_BYTES_MAX <= PREAUTH_BYTES_MAX);
 const _: () = assert!(SECTION_FRAME_BYTES_MAX <= u32::MAX as usize);

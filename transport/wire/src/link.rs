@@ -22,6 +22,8 @@ pub(crate) struct Link<R> {
     opened: [u64; 2],
     /// Bytes waiting to be sent on all streams.
     queued: usize,
+    /// Bytes of frames whose end has not come, on all streams.
+    partial: usize,
     now: Duration,
     sweep_at: Option<Duration>,
     closed: bool,
@@ -31,6 +33,8 @@ pub(crate) struct Link<R> {
 struct Channel<R> {
     role: R,
     decoder: FrameDecoder,
+    /// Bytes in the decoder that are counted.
+    partial: usize,
     out: OutBuffer,
     /// The peer may still send, and we listen.
     receiving: bool,
@@ -68,6 +72,7 @@ impl<R> Link<R> {
             outputs: VecDeque::new(),
             opened: [0; 2],
             queued: 0,
+            partial: 0,
             now,
             sweep_at: None,
             closed: false,
@@ -146,6 +151,17 @@ impl<R> Link<R> {
         self.queued
     }
 
+    /// Bytes of frames whose end has not come, on all streams.
+    pub(crate) fn partial(&self) -> usize {
+        self.partial
+    }
+
+    fn count_partial(partial: &mut usize, channel: &mut Channel<R>) {
+        let len = channel.decoder.partial_len();
+        *partial = *partial + len - channel.partial;
+        channel.partial = len;
+    }
+
     /// Takes in bytes; false if nobody listens on that stream.
     pub(crate) fn push(&mut self, stream: StreamId, chunk: Bytes) -> bool {
         let now = self.now;
@@ -157,6 +173,7 @@ impl<R> Link<R> {
         }
         let len = chunk.len() as u64;
         channel.decoder.push(chunk);
+        Self::count_partial(&mut self.partial, channel);
         match &mut channel.watch {
             Some(watch) => watch.progress += len,
             None => {
@@ -191,7 +208,9 @@ impl<R> Link<R> {
         let Some(channel) = self.streams.get_mut(&stream).filter(|c| c.receiving) else {
             return Ok(None);
         };
-        match channel.decoder.next_frame()? {
+        let next = channel.decoder.next_frame();
+        Self::count_partial(&mut self.partial, channel);
+        match next? {
             Some(frame) => {
                 channel.watch = None;
                 Ok(Some(frame))
@@ -324,6 +343,7 @@ impl<R> Link<R> {
             channel.receiving = false;
             channel.watch = None;
             channel.decoder = FrameDecoder::new();
+            Self::count_partial(&mut self.partial, channel);
             if !channel.fin {
                 self.outputs.push_back(Output::StopSending { stream, code });
             }
@@ -343,6 +363,7 @@ impl<R> Link<R> {
             channel.receiving = false;
             channel.watch = None;
             channel.decoder = FrameDecoder::new();
+            Self::count_partial(&mut self.partial, channel);
             self.retire(stream);
         }
     }
@@ -425,6 +446,7 @@ impl<R> Link<R> {
             && !channel.receiving
             && channel.sending == Sending::Done
         {
+            self.partial -= channel.partial;
             self.streams.remove(&stream);
         }
     }
@@ -435,6 +457,7 @@ impl<R> Channel<R> {
         Self {
             role,
             decoder: FrameDecoder::new(),
+            partial: 0,
             out: OutBuffer::default(),
             receiving: true,
             fin: false,

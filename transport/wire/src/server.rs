@@ -19,9 +19,9 @@ use tidegate_model::{Code, code};
 use crate::event::ServerEvent;
 use crate::frame::{Frame, FrameType, encode_message};
 use crate::limits::{
-    CONNECTION_OUTPUT_BYTES_MAX, CREDIT_BYTES_MAX, CREDIT_MESSAGES_MAX, PREAUTH_BYTES_MAX,
-    PREAUTH_TIME_MAX, PUBLISHES_IN_FLIGHT_MAX, SETTLES_IN_FLIGHT_MAX, STREAM_OUTPUT_BYTES_MAX,
-    STREAMS_MAX, SUBSCRIPTIONS_MAX,
+    CONNECTION_OUTPUT_BYTES_MAX, CONNECTION_PARTIAL_BYTES_MAX, CREDIT_BYTES_MAX,
+    CREDIT_MESSAGES_MAX, PREAUTH_BYTES_MAX, PREAUTH_TIME_MAX, PUBLISHES_IN_FLIGHT_MAX,
+    SETTLES_IN_FLIGHT_MAX, STREAM_OUTPUT_BYTES_MAX, STREAMS_MAX, SUBSCRIPTIONS_MAX,
 };
 use crate::link::{Link, OVERDUE};
 use crate::proto;
@@ -179,6 +179,11 @@ impl ServerSession {
         }
         if self.link.push(stream, chunk) {
             self.pump(stream);
+            // Frames of the control stream are small, and nothing goes without it.
+            if self.link.partial() > CONNECTION_PARTIAL_BYTES_MAX && stream != CONTROL {
+                self.leave(stream);
+                self.link.abandon(stream, code::OVERLOADED);
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use tidegate_model::{GroupId, Name, Timestamp, TopicRef, code};
 
 use super::super::refuse::{argument, exists, full, users_name};
 use super::super::{Catalog, Group, no_binding, no_group, no_topic};
-use super::Fallout;
+use super::{Fallout, config_bytes};
 use crate::id::SourceId;
 use crate::limit::{ATTEMPTS_MAX, BACKOFF_STEPS_MAX, GROUPS_MAX};
 use crate::reference::GroupRef;
@@ -96,10 +96,13 @@ impl Catalog {
         binding: &BindingSpec,
     ) -> Result<(), Refusal> {
         self.check_group(group)?;
-        if self.topic(topic).is_none() {
-            return Err(no_topic(topic));
-        }
-        self.check_binding(binding)
+        let topic_id = self.topic(topic).ok_or_else(|| no_topic(topic))?.id;
+        self.check_binding(binding)?;
+        let bound = self
+            .group(group)
+            .and_then(|group| group.bindings.get(&topic_id));
+        let given_back = bound.map_or(0, |bindings| config_bytes(bindings));
+        self.check_configs(std::slice::from_ref(binding), given_back)
     }
 
     pub(super) fn check_unbind(&self, group: &GroupRef, topic: &TopicRef) -> Result<(), Refusal> {

@@ -38,7 +38,7 @@ impl Catalog {
         if self.views.len() >= VIEWS_MAX {
             return Err(full("views", VIEWS_MAX));
         }
-        Ok(())
+        self.check_configs(bindings, 0)
     }
 
     pub(super) fn create_view(&mut self, now: Timestamp, name: &ViewRef, specs: &[BindingSpec]) {

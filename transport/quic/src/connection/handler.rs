@@ -14,6 +14,7 @@ use tidegate_pump::{Handler, Pump};
 use tidegate_session::{
     Credentials, DeliverySink, Login, Place, PublishSink, SettleSink, SubscriptionId, Ticket,
 };
+use tidegate_wire::limits::SUBSCRIPTIONS_MAX;
 use tidegate_wire::proto::{self, ReplyKind};
 use tidegate_wire::server::default_limits;
 use tidegate_wire::{
@@ -65,6 +66,8 @@ struct State {
     /// By the client's number, which rises.
     subscriptions: BTreeMap<u32, Subscription>,
     ended: usize,
+    /// Subscriptions that the broker hasn't answered yet, those that nobody wants any more included.
+    subscribing: usize,
     /// The backup that was begun last.
     backup: Option<Hold>,
 }
@@ -428,6 +431,14 @@ impl Connection {
             Ok(subscribe) => subscribe,
             Err(refusal) => return session.end_subscription(number, &map::refused(refusal)),
         };
+        if self.state().subscribing >= SUBSCRIPTIONS_MAX {
+            let refusal = Refusal::new(
+                code::LIMIT_REACHED,
+                format!("{SUBSCRIPTIONS_MAX} subscriptions of the connection wait for an answer"),
+            );
+            return session.end_subscription(number, &map::refused(refusal));
+        }
+        self.state().subscribing += 1;
         self.state().subscriptions.insert(
             number,
             Subscription {
@@ -450,6 +461,7 @@ impl Connection {
         // Not aborted with the connection: a subscription that the broker has begun must be ended.
         tokio::spawn(async move {
             let result = call.await;
+            this.state().subscribing -= 1;
             pump.with(|session| match result {
                 Ok(id) => {
                     if this.state().begin(number, id) {

@@ -8,7 +8,7 @@ use super::{Frame, PREFIX_BYTES, Prefix};
 use crate::refusal::WireError;
 
 /// Bytes that a frame in the making gets before its peer has sent as many: an announced length alone
-/// costs no memory.
+/// costs no memory. After that it gets at most twice what has come.
 const FIRST_RESERVE_BYTES: usize = 64 * 1024;
 
 /// Takes chunks as they arrive, gives whole frames.
@@ -121,7 +121,8 @@ impl FrameDecoder {
                 let whole = if self.partial.len() < FIRST_RESERVE_BYTES {
                     len.min(FIRST_RESERVE_BYTES).max(self.partial.len() + take)
                 } else {
-                    len
+                    len.min(self.partial.len() * 2)
+                        .max(self.partial.len() + take)
                 };
                 self.partial.reserve(whole - self.partial.len());
             }

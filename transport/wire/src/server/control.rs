@@ -155,7 +155,8 @@ impl ServerSession {
             messages,
             bytes,
         } = credit;
-        if self.consumption.grant(subscription, messages, bytes)? {
+        let is_something = messages > 0 || bytes > 0;
+        if self.consumption.grant(subscription, messages, bytes)? && is_something {
             self.events.push_back(ServerEvent::Credit {
                 subscription,
                 messages,

@@ -5,7 +5,7 @@ use tidegate_model::code;
 use super::{Role, ServerSession};
 use crate::event::{Delivery, Origin, ServerEvent};
 use crate::frame::{Frame, FrameType, encode_message};
-use crate::limits::{REPLY_DELIVERIES_MAX, REPLY_DELIVERY_BYTES_MAX};
+use crate::limits::{REPLY_DELIVERIES_MAX, REPLY_DELIVERY_BYTES_MAX, REQUEST_FIELDS_MAX};
 use crate::proto::{self, ReplyKind};
 use crate::refusal::{Refusal, WireError};
 use crate::stream::StreamId;
@@ -80,7 +80,7 @@ impl ServerSession {
     }
 
     pub(super) fn on_request(&mut self, stream: StreamId, frame: &Frame) -> Result<(), WireError> {
-        let request: proto::Request = frame.message()?;
+        let request: proto::Request = frame.message_within(REQUEST_FIELDS_MAX)?;
         let Some(role) = self.link.role_mut(stream) else {
             return Ok(());
         };

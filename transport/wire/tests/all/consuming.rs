@@ -69,6 +69,23 @@ fn deliveries(pair: &mut Pair) -> Vec<Delivery> {
 }
 
 #[test]
+fn credit_of_nothing_is_passed_over() {
+    let mut pair = Pair::connected(Net::default());
+    let subscription = subscribe(&mut pair);
+    let nothing = proto::Credit {
+        subscription,
+        messages: 0,
+        bytes: 0,
+    };
+    let frame = encode_message(FrameType::CREDIT, 0, &nothing).unwrap();
+    for _ in 0..1000 {
+        pair.inject(End::Server, CONTROL, frame.clone());
+    }
+    assert_eq!(run(&mut pair), []);
+    assert!(pair.closed_by(End::Server).is_none());
+}
+
+#[test]
 fn deliveries_arrive_as_they_were_sent() {
     let mut pair = Pair::connected(Net::default());
     let subscription = subscribe(&mut pair);

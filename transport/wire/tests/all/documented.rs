@@ -52,6 +52,11 @@ fn every_limit_stands_in_the_page() {
         ("SECTION_FRAME_BYTES_MAX", limits::SECTION_FRAME_BYTES_MAX),
         ("REQUEST_FRAME_BYTES_MAX", limits::REQUEST_FRAME_BYTES_MAX),
         ("REPLY_FRAME_BYTES_MAX", limits::REPLY_FRAME_BYTES_MAX),
+        ("REQUEST_FIELDS_MAX", limits::REQUEST_FIELDS_MAX),
+        (
+            "CONNECTION_PARTIAL_BYTES_MAX",
+            limits::CONNECTION_PARTIAL_BYTES_MAX,
+        ),
         ("STREAMS_MAX", limits::STREAMS_MAX),
         ("CONSUME_STREAMS_MAX", limits::CONSUME_STREAMS_MAX),
         ("SUBSCRIPTIONS_MAX", limits::SUBSCRIPTIONS_MAX),

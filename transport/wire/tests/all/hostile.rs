@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use tidegate_model::limits::SECTION_BYTES_MAX;
 use tidegate_model::{Code, code};
 use tidegate_wire::frame::FLAG_MAY_IGNORE;
-use tidegate_wire::limits::{FIRST_FRAME_TIME_MAX, PROGRESS_TIME_MAX, STREAMS_MAX};
+use tidegate_wire::limits::{
+    CONNECTION_PARTIAL_BYTES_MAX, FIRST_FRAME_TIME_MAX, PROGRESS_TIME_MAX, REQUEST_FIELDS_MAX,
+    STREAMS_MAX,
+};
 use tidegate_wire::{
     CONTROL, ClientEvent, ClientSession, FrameType, Output, PublishHeader, Refusal, ServerEvent,
     ServerSession, StreamId, encode_message, proto,
@@ -128,6 +132,74 @@ fn a_half_sent_frame_has_to_make_progress() {
     assert_eq!(events, [ServerEvent::ProducerClosed { stream, is_done }]);
     assert!(!pair.server.wants_data(stream));
     assert!(pair.closed_by(End::Server).is_none());
+}
+
+#[test]
+fn half_sent_frames_of_a_connection_have_a_budget() {
+    let mut pair = Pair::connected(Net::default());
+    let section = SECTION_BYTES_MAX - 1;
+    let header = PublishHeader {
+        ticket: 1,
+        ..PublishHeader::default()
+    };
+    let header = header.encode(section).unwrap();
+    let streams = CONNECTION_PARTIAL_BYTES_MAX / section;
+    let mut ended = Vec::new();
+    for index in 1..=streams as u64 + 2 {
+        let open = encode_message(FrameType::OPEN_PRODUCER, 0, &proto::OpenProducer::default());
+        pair.inject(End::Server, bidi(index), open.unwrap());
+        pair.run(&mut |server, event| {
+            if let ServerEvent::OpenProducer { stream, .. } = event {
+                server.producer_opened(stream, &proto::ProducerOpened::default());
+            }
+        });
+        pair.inject(End::Server, bidi(index), header.to_vec());
+        for at in (1..section).step_by(64 * 1024) {
+            let len = (section - at).min(64 * 1024);
+            pair.inject(End::Server, bidi(index), vec![0; len]);
+        }
+        ended.extend(run(&mut pair));
+    }
+    // Those that had room go on; the ones behind were told that there is none.
+    let beyond = streams as u64 + 1..=streams as u64 + 2;
+    let closed = beyond.map(|index| ServerEvent::ProducerClosed {
+        stream: bidi(index),
+        is_done: false,
+    });
+    assert_eq!(ended, closed.collect::<Vec<_>>());
+    assert!(pair.closed_by(End::Server).is_none());
+    pair.inject(End::Server, bidi(1), vec![0]);
+    assert!(matches!(
+        run(&mut pair)[..],
+        [ServerEvent::Publish { stream, .. }] if stream == bidi(1)
+    ));
+    // What is whole counts no more.
+    pair.inject(End::Server, bidi(2), vec![0]);
+    assert_eq!(run(&mut pair).len(), 1);
+    assert!(pair.closed_by(End::Server).is_none());
+}
+
+#[test]
+fn a_request_has_a_bound_on_its_lists() {
+    let view = |bindings| proto::Request {
+        kind: Some(proto::RequestKind::CreateView(proto::CreateView {
+            view: None,
+            bindings: vec![proto::BindingSpec::default(); bindings],
+        })),
+    };
+    for (bindings, is_taken) in [
+        (REQUEST_FIELDS_MAX - 1, true),
+        (REQUEST_FIELDS_MAX, false),
+        (1_000_000, false),
+    ] {
+        let mut pair = Pair::connected(Net::default());
+        let frame = encode_message(FrameType::REQUEST, 0, &view(bindings)).unwrap();
+        pair.inject(End::Server, bidi(1), frame);
+        let events = run(&mut pair);
+        let taken = matches!(events[..], [ServerEvent::Request { .. }]);
+        assert_eq!(taken, is_taken, "{bindings}");
+        assert_eq!(pair.closed_by(End::Server).is_none(), is_taken);
+    }
 }
 
 #[test]
