@@ -1,6 +1,9 @@
 //! `tidegate plugin`.
 
 mod build;
+mod new;
+mod sdk;
+mod toolchain;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +23,8 @@ use crate::units;
 /// Plugins: WebAssembly components under a name and version
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    /// Write the crate of a new filter, with the SDK in it; it builds anywhere
+    New(new::Args),
     /// Make a component of a crate, or of a module that another tool built
     Build(build::Args),
     /// Upload a component; it is compiled and checked before this returns
@@ -69,6 +74,7 @@ const COLUMNS: &[Column] = &[
 pub(crate) async fn run(app: &mut App, command: Command) -> Result<()> {
     let namespace = app.namespace()?;
     match command {
+        Command::New(args) => new::run(app, &args),
         Command::Build(args) => build::run(app, &args),
         Command::Deploy {
             file,

@@ -219,7 +219,7 @@ codes! {
     604 FILE "file" Change
         "A file can't be read or written. The message names it and says why."
     605 GUEST_TOOLCHAIN "guest-toolchain" Change
-        "No tool chain for wasm32-unknown-unknown was found. `rustup target add wasm32-unknown-unknown` installs one."
+        "No Rust for wasm32-unknown-unknown was found. `rustup target add wasm32-unknown-unknown` installs its library; on Debian, `apt-get install rustc-web cargo-web rust-web-src lld-19` does as well."
     606 BACKUP_FOLDER "backup-folder" Change
         "The folder holds no backups, those of another node, or those of another version. A folder for backups is made by `tidegate backup create FOLDER`, and is for one node."
     607 BACKUP_NOT_FOUND "backup-not-found" Missing

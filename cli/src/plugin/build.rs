@@ -1,10 +1,8 @@
 //! `tidegate plugin build`: crate, module, component.
 
-use std::env;
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde::Deserialize;
 use serde_json::json;
@@ -14,11 +12,11 @@ use tidegate_wit::ComponentizeError;
 use wit_component::DecodedWasm;
 
 use super::stem;
+use super::toolchain::{TARGET, Toolchain};
 use crate::app::App;
 use crate::failure::{Failure, Result};
 use crate::units;
 
-const TARGET: &str = "wasm32-unknown-unknown";
 const WASM_MAGIC: &[u8] = b"\0asm";
 
 #[derive(Debug, clap::Args)]
@@ -141,15 +139,18 @@ fn compile(folder: &Path) -> Result<PathBuf> {
         )
         .hint("name the folder of the plugin's crate, or use --module FILE"));
     }
-    check_target()?;
-    let built = Command::new(tool("CARGO", "cargo"))
-        .args(["build", "--release", "--target", TARGET])
+    let built = Toolchain::find()?
+        .cargo_build()
         .arg("--message-format=json-render-diagnostics")
         .current_dir(folder)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
-        .map_err(|error| no_tool_chain("cargo can't be started").because(error.to_string()))?;
+        .map_err(|error| {
+            Failure::new(code::GUEST_TOOLCHAIN, "cargo can't be started")
+                .because(error.to_string())
+                .hint("install Rust with rustup: https://rustup.rs")
+        })?;
     if !built.status.success() {
         return Err(Failure::new(
             code::PLUGIN_COMPILE_FAILED,
@@ -167,32 +168,6 @@ fn compile(folder: &Path) -> Result<PathBuf> {
         )
         .hint("add to its Cargo.toml: [lib] crate-type = [\"cdylib\"]")
     })
-}
-
-/// Without the target's standard library cargo would fail with an error about `core`.
-fn check_target() -> Result<()> {
-    let asked = Command::new(tool("RUSTC", "rustc"))
-        .args(["--print", "target-libdir", "--target", TARGET])
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| no_tool_chain("rustc can't be started").because(error.to_string()))?;
-    let folder = String::from_utf8_lossy(&asked.stdout);
-    if asked.status.success() && Path::new(folder.trim()).is_dir() {
-        return Ok(());
-    }
-    Err(
-        no_tool_chain(&format!("this Rust can't build for {TARGET}"))
-            .because("the target's standard library isn't installed"),
-    )
-}
-
-fn no_tool_chain(what: &str) -> Failure {
-    Failure::new(code::GUEST_TOOLCHAIN, what).hint(format!("rustup target add {TARGET}"))
-}
-
-/// As cargo does it: the environment may name another program.
-fn tool(variable: &str, default: &str) -> OsString {
-    env::var_os(variable).unwrap_or_else(|| default.into())
 }
 
 #[derive(Deserialize)]

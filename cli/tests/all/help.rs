@@ -30,6 +30,10 @@ fn every_noun_and_verb_explains_itself() {
     );
     shown(&["plugin", "-h"], &expect_file!["./help/plugin.txt"]);
     shown(
+        &["plugin", "new", "-h"],
+        &expect_file!["./help/plugin-new.txt"],
+    );
+    shown(
         &["plugin", "build", "-h"],
         &expect_file!["./help/plugin-build.txt"],
     );

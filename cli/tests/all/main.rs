@@ -6,4 +6,5 @@ mod command;
 mod contexts;
 mod errors;
 mod help;
+mod plugin_new;
 mod store;

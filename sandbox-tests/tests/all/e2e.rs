@@ -1,5 +1,6 @@
 //! What works, from the built binary's command line or through the SDK.
 
+mod authors;
 mod backup;
 mod compaction;
 mod damage;

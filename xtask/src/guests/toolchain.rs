@@ -18,7 +18,7 @@ const DEBIAN_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "l
 /// By absolute path: another cargo is most often first on the PATH.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
-const DEBIAN_LINKER: &str = "wasm-ld-19";
+const DEBIAN_LINKER: &str = "/usr/bin/wasm-ld-19";
 
 /// What the caller asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
