@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidegate_model::{
-    GroupId, Name, Offset, QueueId, QueueTable, ShardId, Timestamp, TopicId, TopicRef,
+    GroupId, Name, Offset, QueueId, QueueTable, Roles, ShardId, Timestamp, TopicId, TopicRef,
     TopicSettings, ViewId,
 };
 
@@ -139,9 +139,13 @@ pub struct Catalog {
     pub(crate) plugins: BTreeMap<PluginRef, Plugin>,
     pub(crate) cursors: BTreeMap<CursorId, Cursor>,
     pub(crate) clients: BTreeMap<[u8; 32], Client>,
+    /// By key, at most [`crate::limit::REVOKED_MAX`].
+    pub(crate) revoked: BTreeMap<[u8; 32], Client>,
+    /// By the SHA-256 of the token.
+    pub(crate) invitations: BTreeMap<[u8; 32], Invitation>,
 }
 
-/// A client that is let in.
+/// A client that is let in, or was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     /// Its Ed25519 public key.
@@ -150,6 +154,27 @@ pub struct Client {
     pub name: Name,
     /// When it was let in.
     pub registered: Timestamp,
+    /// What it may do.
+    pub roles: Roles,
+    /// In which namespaces; none is all.
+    pub namespaces: Arc<[Name]>,
+    /// When its key was revoked.
+    pub revoked: Option<Timestamp>,
+}
+
+/// Who may register a key with a token that was given out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invitation {
+    /// How the client is to be known.
+    pub name: Name,
+    /// What it may do.
+    pub roles: Roles,
+    /// In which namespaces; none is all.
+    pub namespaces: Arc<[Name]>,
+    /// When it was made.
+    pub invited: Timestamp,
+    /// From when on the token is worth nothing.
+    pub expires: Timestamp,
 }
 
 /// The last id given of each kind.
@@ -180,12 +205,37 @@ impl Catalog {
             plugins: BTreeMap::new(),
             cursors: BTreeMap::new(),
             clients: BTreeMap::new(),
+            revoked: BTreeMap::new(),
+            invitations: BTreeMap::new(),
         }
     }
 
     /// Every client that is let in, by key.
     pub fn clients(&self) -> impl Iterator<Item = &Client> {
         self.clients.values()
+    }
+
+    /// The client of this key, if it is let in.
+    #[must_use]
+    pub fn client(&self, public_key: &[u8; 32]) -> Option<&Client> {
+        self.clients.get(public_key)
+    }
+
+    /// Whether this key is remembered as revoked.
+    #[must_use]
+    pub fn is_revoked(&self, public_key: &[u8; 32]) -> bool {
+        self.revoked.contains_key(public_key)
+    }
+
+    /// Clients whose keys were revoked and are still remembered, by key.
+    pub fn revoked_clients(&self) -> impl Iterator<Item = &Client> {
+        self.revoked.values()
+    }
+
+    /// The invitation whose token has this SHA-256. It may have expired.
+    #[must_use]
+    pub fn invitation(&self, token: &[u8; 32]) -> Option<&Invitation> {
+        self.invitations.get(token)
     }
 
     /// Every binding of every view and subscription.

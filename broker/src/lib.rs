@@ -41,7 +41,7 @@ pub use effects::{
 };
 pub use id::{BindingId, CursorId, FetchToken, RequestToken, SourceId, SubscriptionId, WaiterId};
 pub use journal::JournalEntry;
-pub use principal::{Principal, Role};
+pub use principal::{Access, Principal};
 pub use publish::{Admission, Appended};
 pub use range::{Range, RangeSet};
 pub use reference::{GroupRef, PluginRef, SourceRef, ViewRef};

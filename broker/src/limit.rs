@@ -25,6 +25,17 @@ pub const COMPONENT_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const WORLD_BYTES_MAX: usize = 255;
 /// Client keys that are let in.
 pub const CLIENTS_MAX: usize = 100_000;
+/// Revoked client keys that are remembered; the ones revoked first are forgotten first, which lets
+/// none of them in: a key needs a token of its own for that.
+pub const REVOKED_MAX: usize = 10_000;
+/// Open invitations.
+pub const INVITATIONS_MAX: usize = 1_000;
+/// Longest life of an invitation, in ms: 30 days.
+pub const INVITATION_MS_MAX: i64 = 30 * 24 * 60 * 60 * 1_000;
+/// Namespaces that a client may be kept to.
+pub const CLIENT_NAMESPACES_MAX: usize = 64;
+/// Clients that one reply lists.
+pub const CLIENTS_PAGE: usize = 1_000;
 /// Steps of a retry policy's backoff.
 pub const BACKOFF_STEPS_MAX: usize = 32;
 /// Highest `max_attempts` of a retry policy.

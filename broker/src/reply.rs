@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidegate_model::{
-    BackupFile, Bookmark, Code, LeaseId, Offset, ProducerEpoch, ProducerId, QueueId, Seq, ShardId,
-    Timestamp, TopicSettings,
+    BackupFile, Bookmark, Code, LeaseId, Name, Offset, ProducerEpoch, ProducerId, QueueId, Roles,
+    Seq, ShardId, Timestamp, TopicSettings,
 };
 
 use crate::reference::{GroupRef, PluginRef, SourceRef, ViewRef};
@@ -42,6 +42,54 @@ pub enum Reply {
     /// A page of what a backup consists of.
     BackupFiles(Vec<BackupFile>),
     BackupPiece(BackupPiece),
+    Invited(Invited),
+    Clients(ClientPage),
+}
+
+/// An invitation that was made.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Invited {
+    /// Works once. The server keeps its hash alone.
+    pub token: String,
+    /// Until when.
+    pub expires: Timestamp,
+}
+
+impl fmt::Debug for Invited {
+    /// Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invited")
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A page of who is let in or invited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientPage {
+    /// Invitations first, then by rising public key.
+    pub clients: Vec<ClientInfo>,
+    /// More follow after the last one.
+    pub more: bool,
+}
+
+/// Somebody who is, was or may be let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// Its name.
+    pub name: Name,
+    /// What it may do.
+    pub roles: Roles,
+    /// In which namespaces; none is all.
+    pub namespaces: Vec<Name>,
+    /// Its Ed25519 public key; `None` while it is invited.
+    pub public_key: Option<[u8; 32]>,
+    /// When it was let in, or invited.
+    pub since: Timestamp,
+    /// When its key was revoked.
+    pub revoked: Option<Timestamp>,
+    /// When its invitation ends.
+    pub expires: Option<Timestamp>,
 }
 
 /// A backup that was begun.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use tidegate_model::{
-    Bookmark, LeaseId, MessageId, Name, Offset, Order, ProducerEpoch, ProducerId, QueueId,
+    Bookmark, LeaseId, MessageId, Name, Offset, Order, ProducerEpoch, ProducerId, QueueId, Roles,
     Sequence, Timestamp, TopicChange, TopicRef,
 };
 
@@ -47,6 +47,9 @@ pub enum Request {
     BackupEnd(BackupEnd),
     /// Version, uptime, limits.
     DescribeServer,
+    InviteClient(InviteClient),
+    ListClients(ListClients),
+    RevokeClient(RevokeClient),
 }
 
 /// Makes a topic.
@@ -451,4 +454,38 @@ pub struct BackupRead {
 pub struct BackupEnd {
     /// The backup, as it was begun.
     pub backup: u64,
+}
+
+/// Lets somebody register a key, with a token that works once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InviteClient {
+    /// How the client is to be known.
+    pub name: Name,
+    /// What it may do; at least one.
+    pub roles: Roles,
+    /// In which namespaces, at most [`crate::limit::CLIENT_NAMESPACES_MAX`]; none is all. An admin's
+    /// are none.
+    pub namespaces: Vec<Name>,
+    /// How long the token is good for, in ms, at most [`crate::limit::INVITATION_MS_MAX`].
+    pub life_ms: u64,
+}
+
+/// Lists who is let in or invited, page by page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListClients {
+    /// Of this name alone.
+    pub name: Option<Name>,
+    /// Those with a higher public key than this; `None` begins, with the invitations.
+    pub after: Option<[u8; 32]>,
+    /// Revoked keys too.
+    pub revoked: bool,
+}
+
+/// Ends what a client may do, at once and for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevokeClient {
+    /// Its name: all its keys, and an invitation of that name.
+    pub name: Name,
+    /// Of its keys this one alone.
+    pub public_key: Option<[u8; 32]>,
 }

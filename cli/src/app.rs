@@ -10,8 +10,8 @@ use crate::failure::{Exit, Failure, Result};
 use crate::names::Namespace;
 use crate::output::{Color, Format, Output};
 use crate::{
-    backup, consume, context, demo, group, help, logging, login, message, plugin, publish, serve,
-    store, topic, view,
+    backup, client, consume, context, demo, group, help, logging, login, message, plugin, publish,
+    serve, store, topic, view,
 };
 
 const GLOBAL: &str = "Global options";
@@ -79,6 +79,8 @@ enum Command {
     Login(login::Args),
     #[command(subcommand)]
     Context(context::Command),
+    #[command(subcommand)]
+    Client(client::Command),
     #[command(subcommand)]
     Topic(topic::Command),
     #[command(subcommand)]
@@ -156,6 +158,7 @@ fn run(app: &mut App, command: Command) -> Result<ExitCode> {
         Command::Serve(args) => block_on(serve::run(app, args)),
         Command::Login(args) => block_on(login::run(app, args)),
         Command::Context(command) => context::run(app, command),
+        Command::Client(command) => block_on(client::run(app, command)),
         Command::Topic(command) => block_on(topic::run(app, command)),
         Command::Group(command) => block_on(group::run(app, command)),
         Command::View(command) => block_on(view::run(app, command)),

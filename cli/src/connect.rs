@@ -1,8 +1,11 @@
 //! From a context to a connection.
 
+use std::env;
 use std::net::IpAddr;
 
-use tidegate_client::{Address, Client, ClientKey, ConnectOptions};
+use tidegate_client::{
+    Address, Client, ClientConfig, ClientKey, ConnectOptions, KEY_FILE_VARIABLE, KEY_VARIABLE,
+};
 
 use crate::app::App;
 use crate::context::Store;
@@ -13,6 +16,12 @@ const LOOPBACK_MTU: u16 = 6000;
 
 /// Connects to the server that options, environment or the context in use name.
 pub(crate) async fn connect(app: &mut App) -> Result<Client> {
+    let has_key = [KEY_VARIABLE, KEY_FILE_VARIABLE]
+        .iter()
+        .any(|name| env::var_os(name).is_some_and(|value| !value.is_empty()));
+    if has_key && app.global.context.is_none() {
+        return of_environment(app.global.server.as_deref()).await;
+    }
     let store = Store::find()?;
     if store.is_exposed() {
         app.out.warn(&format!(
@@ -28,6 +37,16 @@ pub(crate) async fn connect(app: &mut App) -> Result<Client> {
     open(address, &context.key)
         .await
         .map_err(|failure| failure.because(format!("{said} names {address}")))
+}
+
+/// As an application does, which has no contexts.
+async fn of_environment(server: Option<&str>) -> Result<Client> {
+    let mut config = match server {
+        Some(address) => ClientConfig::new(address.parse()?, ClientKey::from_env()?),
+        None => ClientConfig::from_env()?,
+    };
+    config.options = options(&config.address);
+    Ok(config.connect().await?)
 }
 
 /// Connects with a key to the server at an address with a pin.

@@ -2,29 +2,30 @@
 
 use std::env;
 use std::fs;
-use std::io::{self, BufRead, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use tidegate_client::{Address, Client, ClientKey};
 use tidegate_model::Name;
+use tidegate_model::code::Remedy;
 
 use crate::app::App;
 use crate::context::{Context, Store};
 use crate::failure::{Failure, Result};
+use crate::secret;
 
 /// Client name where the environment knows no user.
 const NAME_DEFAULT: &str = "cli";
 
 /// Exchange a one-time token for a client key, kept as a context
+///
+/// The token is one that `tidegate serve` printed, or one of `tidegate client invite`. It is read from
+/// standard input; a terminal asks for it, and doesn't show it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The server's address with its pin, as `tidegate serve` prints it
     address: String,
-    /// The one-time token; without it, it is read from standard input
-    #[arg(long)]
-    token: Option<String>,
-    /// A file with the token, where --token isn't given
+    /// A file with the token, instead of standard input
     #[arg(
         long,
         value_name = "FILE",
@@ -32,21 +33,44 @@ pub(crate) struct Args {
         hide_env_values = true
     )]
     token_file: Option<PathBuf>,
-    /// What the server is to call this client [default: the user's name]
+    /// The token itself: everybody on this machine can read it then, so rather leave this out
+    #[arg(long)]
+    token: Option<String>,
+    /// What the server is to call this client, with a root token; an invitation has a name of its own
+    /// [default: the user's name]
     #[arg(long)]
     name: Option<String>,
+    /// Write the key to this new file, for an application, and keep no context
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
 }
 
 pub(crate) async fn run(app: &mut App, args: Args) -> Result<()> {
     let address: Address = args.address.parse()?;
-    let client = client_name(args.name.as_deref())?;
+    let name = client_name(args.name.as_deref())?;
     let context = match app.global.context.as_deref() {
         Some(name) => Name::new(name)?.as_str().to_owned(),
         None => context_name(&address),
     };
-    let token = token(app, args.token, args.token_file)?;
+    let token = token(app, args.token, args.token_file).await?;
+    if let Some(file) = &args.key_file {
+        let client = log_in_to_file(file, &address, &token, &name).await?;
+        let value = json!({
+            "kind": "key",
+            "name": client.as_str(),
+            "client": client.as_str(),
+            "address": address.to_string(),
+            "file": file.display().to_string(),
+        });
+        let sentence = format!(
+            "logged in as {client}; an application connects with\n  \
+             export TIDEGATE_ADDRESS='{address}' TIDEGATE_KEY_FILE='{}'",
+            file.display()
+        );
+        return app.out.done(client.as_str(), &sentence, &value);
+    }
     let store = Store::find()?;
-    log_in(&store, &address, &token, &client, &context).await?;
+    let client = log_in(&store, &address, &token, &name, &context).await?;
     let value = json!({
         "kind": "context",
         "name": context,
@@ -58,23 +82,42 @@ pub(crate) async fn run(app: &mut App, args: Args) -> Result<()> {
     app.out.done(&context, &sentence, &value)
 }
 
-/// Uses the token up, so everything that can fail on this machine is tried before.
+/// Uses the token up, so everything that can fail on this machine is tried before. How the server
+/// calls the client.
 pub(crate) async fn log_in(
     store: &Store,
     address: &Address,
     token: &str,
-    client: &Name,
+    name: &Name,
     context: &str,
-) -> Result<()> {
+) -> Result<Name> {
     let locked = store.lock()?;
     let key = ClientKey::generate()?;
+    let pem = key.to_pem()?;
+    let client = Client::login(address, token, name, &key).await?.principal;
     let kept = Context {
         address: address.to_string(),
         client: client.as_str().to_owned(),
-        key: key.to_pem()?,
+        key: pem,
     };
-    Client::login(address, token, client, &key).await?;
-    locked.insert(context, kept)
+    locked.insert(context, kept)?;
+    Ok(client)
+}
+
+/// The same with a key file, which doesn't stay if the server lets the key not in.
+async fn log_in_to_file(file: &Path, address: &Address, token: &str, name: &Name) -> Result<Name> {
+    let key = ClientKey::generate()?;
+    key.to_new_file(file)?;
+    match Client::login(address, token, name, &key).await {
+        Ok(identity) => Ok(identity.principal),
+        Err(error) => {
+            // Whether the key was let in may be unknown; then it stays.
+            if error.remedy() != Remedy::Retry {
+                let _left = fs::remove_file(file);
+            }
+            Err(error.into())
+        }
+    }
 }
 
 fn client_name(given: Option<&str>) -> Result<Name> {
@@ -101,28 +144,17 @@ fn context_name(address: &Address) -> String {
     name
 }
 
-fn token(app: &mut App, given: Option<String>, file: Option<PathBuf>) -> Result<String> {
+async fn token(app: &mut App, given: Option<String>, file: Option<PathBuf>) -> Result<String> {
     let text = match (given, file) {
         (Some(token), _) => token,
-        (None, Some(path)) => {
-            fs::read_to_string(&path).map_err(|error| Failure::file("read", &path, &error))?
-        }
-        (None, None) => {
-            if io::stdin().is_terminal() {
-                app.out.ask("token:");
-            }
-            let mut line = String::new();
-            io::stdin()
-                .lock()
-                .read_line(&mut line)
-                .map_err(|error| Failure::file("read", "standard input", &error))?;
-            line
-        }
+        (None, Some(path)) => secret::of_file(&path)?,
+        (None, None) => secret::of_input(app, "token:").await?,
     };
     let token = text.trim();
     if token.is_empty() {
-        return Err(Failure::usage("no token was given")
-            .hint("add --token TOKEN, as the server printed it at its first start"));
+        return Err(Failure::usage("no token was given").hint(
+            "give it on standard input or with --token-file FILE: `tidegate serve` printed it, or `tidegate client invite NAME`",
+        ));
     }
     Ok(token.to_owned())
 }

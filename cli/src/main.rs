@@ -19,10 +19,13 @@ mod units;
 mod connect;
 mod context;
 mod login;
+mod ready;
+mod secret;
 mod serve;
 
 // Nouns.
 mod binding;
+mod client;
 mod group;
 mod message;
 mod plugin;

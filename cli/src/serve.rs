@@ -1,27 +1,21 @@
 //! `tidegate serve`: a node on a data folder.
 
 use std::env;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use serde_json::json;
-use tidegate_server::{CompilerCommand, Config, Server, StartError, TOKEN_LIFE};
+use tidegate_server::{CompilerCommand, Config, Server, StartError, TOKEN_LIFE, TokenFor};
 
 use crate::allocator;
 use crate::app::App;
 use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupt;
 use crate::logging;
-use crate::output::API_VERSION;
+use crate::ready;
 
 /// The hidden command whose process compiles components.
 pub(crate) const COMPILE_CHILD: &str = "compile-child";
-/// The ready file has the root token in it.
-const OWNER_ONLY: u32 = 0o600;
 
 /// Run a broker on a data folder
 ///
@@ -47,6 +41,9 @@ pub(crate) struct Args {
     /// Written once the broker is ready: a JSON object with address, admin and root_token
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
+    /// Print a one-time token though there are admins: the way back when their keys are lost
+    #[arg(long)]
+    new_root_token: bool,
 }
 
 pub(crate) async fn run(app: &mut App, args: Args) -> Result<()> {
@@ -54,11 +51,11 @@ pub(crate) async fn run(app: &mut App, args: Args) -> Result<()> {
     allocator::use_small_pages();
     let mut interrupt = Interrupt::listen()?;
     if let Some(file) = &args.ready_file {
-        remove(file)?;
+        ready::remove(file)?;
     }
     let server = Server::start(config(&args)?).await.map_err(refused)?;
     if let Some(file) = &args.ready_file
-        && let Err(failure) = write_ready_file(file, &server)
+        && let Err(failure) = ready::write(file, &server)
     {
         server.shutdown().await;
         return Err(failure);
@@ -70,7 +67,7 @@ pub(crate) async fn run(app: &mut App, args: Args) -> Result<()> {
         () = allocator::give_back() => {}
     }
     tracing::info!("stopping");
-    let removed = args.ready_file.as_deref().map_or(Ok(()), remove);
+    let removed = args.ready_file.as_deref().map_or(Ok(()), ready::remove);
     server.shutdown().await;
     removed
 }
@@ -91,6 +88,7 @@ fn config(args: &Args) -> Result<Config> {
     config.listen = args.listen;
     config.admin = args.admin;
     config.public_host.clone_from(&args.public_host);
+    config.new_root_token = args.new_root_token;
     Ok(config)
 }
 
@@ -106,50 +104,19 @@ fn announce(app: &mut App, server: &Server) -> Result<()> {
     app.out.line(&format!("address  {address}"))?;
     app.out
         .line(&format!("metrics  http://{}/metrics", server.admin_addr()))?;
-    if let Some(token) = server.root_token() {
+    if let Some((token, why)) = server.root_token() {
         let minutes = TOKEN_LIFE.as_secs() / 60;
-        let why = if server.has_clients() {
-            "this broker's key is new, and clients know another one"
-        } else {
-            "no client is registered yet"
+        let why = match why {
+            TokenFor::FirstAdmin => "no admin is registered yet",
+            TokenFor::NewIdentity => "this broker's key is new, and clients know another one",
+            TokenFor::Asked => "--new-root-token lets another admin in",
         };
         app.out.line(&format!(
             "{why}; within {minutes} minutes, run\n  \
-             tidegate login '{address}' --token {token}"
+             tidegate login '{address}'\n\
+             and give it this token, which works once:\n  \
+             {token}"
         ))?;
     }
     app.out.line("ready")
-}
-
-/// Written beside and moved into place: whoever sees the file sees all of it.
-fn write_ready_file(file: &Path, server: &Server) -> Result<()> {
-    let ready = json!({
-        "apiVersion": API_VERSION,
-        "kind": "ready",
-        "address": server.address(),
-        "admin": server.admin_addr().to_string(),
-        "root_token": server.root_token(),
-        "pid": std::process::id(),
-    });
-    let mut beside = file.as_os_str().to_owned();
-    beside.push(".new");
-    let written = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(OWNER_ONLY)
-        .open(&beside)
-        .and_then(|mut out| writeln!(out, "{ready}"))
-        .and_then(|()| fs::rename(&beside, file));
-    written.map_err(|error| Failure::file("write", file, &error))
-}
-
-/// A ready file that is there says that a broker is.
-fn remove(file: &Path) -> Result<()> {
-    match fs::remove_file(file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Failure::file("remove", file, &error))
-        }
-        _ => Ok(()),
-    }
 }

@@ -10,6 +10,7 @@ use tidegate_model::code;
 use crate::Error;
 
 const SCHEME: &str = "tidegate://";
+const PIN_PREFIX: &str = "sha256:";
 const PIN_PARAMETER: &str = "pin=sha256:";
 
 /// SHA-256 of the `SubjectPublicKeyInfo` (RFC 5280 section 4.1, whole DER element) of a server's
@@ -21,6 +22,26 @@ impl fmt::Display for Pin {
     /// `sha256:` and 43 characters of URL-safe base64 without padding (RFC 4648 section 5).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sha256:{}", URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl FromStr for Pin {
+    type Err = Error;
+
+    /// Reads what [`Pin`] displays.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.strip_prefix(PIN_PREFIX)
+            .and_then(|pin| URL_SAFE_NO_PAD.decode(pin).ok())
+            .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
+            .map(Self)
+            .ok_or_else(|| {
+                Error::new(
+                    code::ADDRESS,
+                    format!(
+                        "{text:?} is no pin: it is not sha256: and 32 bytes in URL-safe base64"
+                    ),
+                )
+            })
     }
 }
 

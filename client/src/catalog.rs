@@ -4,7 +4,7 @@ use core::fmt;
 use core::str::FromStr;
 
 use bytes::Bytes;
-use tidegate_model::name::DEFAULT_NAMESPACE;
+use tidegate_model::name::{DEFAULT_NAMESPACE, split_namespace};
 use tidegate_model::{
     Code, Name, NameError, Offset, QueueId, ShardId, Timestamp, TopicChange, TopicRef,
     TopicSettings,
@@ -329,9 +329,11 @@ impl FromStr for ViewRef {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (topic, view) = text.split_once('@').ok_or(NameError::Empty)?;
+        let (topic, view) = text
+            .split_once('@')
+            .ok_or_else(|| form(text, "TOPIC@VIEW"))?;
         Ok(Self {
-            topic: topic_ref(topic)?,
+            topic: topic.parse()?,
             view: Name::reference(view)?,
         })
     }
@@ -341,7 +343,9 @@ impl FromStr for PluginRef {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (plugin, version) = text.rsplit_once(':').ok_or(NameError::Empty)?;
+        let (plugin, version) = text
+            .rsplit_once(':')
+            .ok_or_else(|| form(text, "PLUGIN:VERSION"))?;
         let (namespace, plugin) = split_namespace(plugin)?;
         Ok(Self {
             namespace,
@@ -358,23 +362,15 @@ impl FromStr for Source {
         if text.contains('@') {
             text.parse().map(Self::View)
         } else {
-            topic_ref(text).map(Self::Topic)
+            text.parse().map(Self::Topic)
         }
     }
 }
 
-fn topic_ref(text: &str) -> Result<TopicRef, NameError> {
-    let (namespace, topic) = split_namespace(text)?;
-    Ok(TopicRef {
-        namespace,
-        topic: Name::reference(topic)?,
-    })
-}
-
-fn split_namespace(text: &str) -> Result<(Name, &str), NameError> {
-    match text.split_once('/') {
-        Some((namespace, rest)) => Ok((Name::reference(namespace)?, rest)),
-        None => Ok((Name::default_namespace(), text)),
+fn form(text: &str, form: &'static str) -> NameError {
+    NameError::Form {
+        text: text.to_owned(),
+        form,
     }
 }
 
@@ -403,6 +399,12 @@ mod tests {
         for text in ["", "a/../b", "a@", "@b", "/x"] {
             assert!(text.parse::<Source>().is_err(), "{text:?} passed");
         }
-        assert!("late".parse::<PluginRef>().is_err());
+        let error = "late".parse::<PluginRef>().unwrap_err();
+        assert!(error.to_string().contains("PLUGIN:VERSION"), "{error}");
+        let error = "late".parse::<ViewRef>().unwrap_err();
+        assert!(error.to_string().contains("TOPIC@VIEW"), "{error}");
+        for text in ["flights", "eu/flights", "%DLQ%g"] {
+            assert_eq!(text.parse::<TopicRef>().unwrap().to_string(), text);
+        }
     }
 }

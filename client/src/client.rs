@@ -17,6 +17,7 @@ use crate::key::ClientKey;
 use crate::link::{Answer, Connector, Link};
 use crate::producer::{Producer, ProducerOptions};
 
+pub(crate) use requests::unfitting;
 use supervise::LinkState;
 
 /// How to connect.
@@ -82,7 +83,8 @@ impl Client {
     /// Exchanges a one-time token for the right to connect with `key`.
     ///
     /// # Errors
-    /// `UNREACHABLE`, `PIN_MISMATCH`, `TOKEN_INVALID`, `TOKEN_EXPIRED`, `INVALID_NAME`.
+    /// `UNREACHABLE`, `PIN_MISMATCH`, `TOKEN_INVALID`, `TOKEN_EXPIRED`, `INVALID_NAME`,
+    /// `CLIENT_EXISTS`.
     pub async fn login(
         address: &Address,
         token: &str,

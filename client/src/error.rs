@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-use tidegate_model::Code;
 use tidegate_model::code::{self, Remedy};
 use tidegate_model::section::SectionError;
+use tidegate_model::{Code, NameError};
 
 /// A call that failed: what the server refused, or what went wrong on the way to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,12 @@ impl fmt::Display for Error {
 }
 
 impl core::error::Error for Error {}
+
+impl From<NameError> for Error {
+    fn from(error: NameError) -> Self {
+        Self::new(code::INVALID_NAME, error.to_string())
+    }
+}
 
 impl From<SectionError> for Error {
     fn from(error: SectionError) -> Self {

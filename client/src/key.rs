@@ -1,6 +1,9 @@
 //! The key pair by which a server knows its client.
 
 use core::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
@@ -12,6 +15,10 @@ use crate::Error;
 
 const PEM_BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
 const PEM_END: &str = "-----END PRIVATE KEY-----";
+/// A key file is never larger.
+const KEY_FILE_BYTES_MAX: u64 = 16 * 1024;
+#[cfg(unix)]
+const OWNER_ONLY: u32 = 0o600;
 /// Characters in a line of PEM (RFC 7468 section 2).
 const PEM_LINE: usize = 64;
 
@@ -69,7 +76,7 @@ impl ClientKey {
                 code::INVALID_ARGUMENT,
                 "the client key is no Ed25519 key in PKCS #8 PEM",
             )
-            .hint("`tidegate login ADDRESS` makes a new one")
+            .hint("`tidegate login ADDRESS --key-file FILE` makes one")
         };
         let text = pem
             .split_once(PEM_BEGIN)
@@ -81,6 +88,54 @@ impl ClientKey {
         Ok(Self {
             pair: Arc::new(pair),
         })
+    }
+
+    /// Reads a file that holds what [`Self::to_pem`] wrote, at most 16 KiB.
+    ///
+    /// # Errors
+    /// `FILE` if it can't be read, else as [`Self::from_pem`].
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let wrong = |error: &dyn fmt::Display| {
+            Error::new(
+                code::FILE,
+                format!("can't read the client key {}: {error}", path.display()),
+            )
+        };
+        let file = File::open(path).map_err(|error| wrong(&error))?;
+        let mut pem = String::new();
+        file.take(KEY_FILE_BYTES_MAX)
+            .read_to_string(&mut pem)
+            .map_err(|error| wrong(&error))?;
+        Self::from_pem(&pem).map_err(|error| Error {
+            message: format!("{}: {}", path.display(), error.message),
+            ..error
+        })
+    }
+
+    /// Writes [`Self::to_pem`] to a new file that its owner alone reads.
+    ///
+    /// # Errors
+    /// `FILE` if it can't be written, or is there already.
+    pub fn to_new_file(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        let pem = self.to_pem()?;
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, OWNER_ONLY);
+        options
+            .open(path)
+            .and_then(|mut file| {
+                file.write_all(pem.as_bytes())?;
+                file.sync_all()
+            })
+            .map_err(|error| {
+                Error::new(
+                    code::FILE,
+                    format!("can't write the client key {}: {error}", path.display()),
+                )
+            })
     }
 
     /// The public key, 32 bytes (RFC 8032).
@@ -130,6 +185,26 @@ mod tests {
         UnparsedPublicKey::new(&ED25519, key.public())
             .verify(b"exported", &signature)
             .unwrap();
+    }
+
+    #[test]
+    fn a_key_file_is_new_and_its_owners_alone() {
+        let folder = std::env::temp_dir().join(format!("tidegate-key-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("app.key");
+        let key = ClientKey::generate().unwrap();
+        key.to_new_file(&path).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &std::fs::metadata(&path).unwrap().permissions(),
+        );
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(ClientKey::from_file(&path).unwrap().public(), key.public());
+        assert_eq!(key.to_new_file(&path).unwrap_err().code, code::FILE);
+        std::fs::write(&path, "no key").unwrap();
+        let error = ClientKey::from_file(&path).unwrap_err();
+        assert_eq!(error.code, code::INVALID_ARGUMENT);
+        assert!(error.message.contains("app.key"), "{error}");
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

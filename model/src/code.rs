@@ -120,22 +120,31 @@ codes! {
     123 KEY_REQUIRED "key-required" Change
         "The topic keeps the newest message of each key, so each of its messages needs a key. Give the message one; `tidegate topic set TOPIC --compact=false` lets it keep messages without."
 
+    140 CLIENT_NOT_FOUND "client-not-found" Missing
+        "No client of this name is let in or invited. `tidegate client ls` shows those that are."
+    141 CLIENT_EXISTS "client-exists" Conflict
+        "A client of this name is let in or invited already, or the key is another client's. Choose another name, or revoke the one that is there."
+    142 LAST_ADMIN "last-admin" Conflict
+        "Nobody could manage the broker any more. Let another admin in first: `tidegate client invite NAME --role admin`."
+
     201 AUTH_REQUIRED "auth-required" Access
         "The connection sent no credentials. `tidegate login ADDRESS` gets a client key."
     202 AUTH_FAILED "auth-failed" Access
         "The server doesn't know this client key, or the signature is wrong. `tidegate login ADDRESS` gets a new one."
     203 TOKEN_INVALID "token-invalid" Access
-        "The token is wrong or was used before. A root token works once; a server with no client yet prints a new one when it starts."
+        "The token is wrong, was used before or was withdrawn. A token works once: an admin gives a new one with `tidegate client invite NAME`; a server with no client yet prints one when it starts."
     204 TOKEN_EXPIRED "token-expired" Access
-        "The token is older than 15 minutes. Restart the server to get a new one."
+        "The token was good for a time that is over. An admin gives a new one with `tidegate client invite NAME`; a server with no client yet prints one when it starts, and `tidegate serve --new-root-token` does in any case."
     205 FORBIDDEN "forbidden" Access
-        "The principal may not do this. The message names principal, action and resource."
+        "The client's roles don't allow this. The message names client, action and resource; an admin gives roles with `tidegate client invite NAME --role ROLE`."
     206 PIN_MISMATCH "pin-mismatch" Access
         "The server's certificate doesn't carry the key that the address pins. Either the server was set up anew (log in again with the address that it prints) or somebody stands in between."
     207 AUTH_TIMEOUT "auth-timeout" Access
         "The peer didn't authenticate within five seconds."
     208 PREAUTH_LIMIT "preauth-limit" Access
         "Before authentication a peer has one stream and 16 KiB. It wanted more."
+    220 KEY_REVOKED "key-revoked" Access
+        "An admin has revoked this client key, and it can't come back. With a new invitation, `tidegate login ADDRESS` makes a new one."
 
     301 PLUGIN_NOT_COMPONENT "plugin-not-component" Change
         "The upload is no WebAssembly component. A core module becomes one with `tidegate plugin build`."

@@ -23,6 +23,7 @@ pub mod code;
 pub mod id;
 pub mod limits;
 pub mod name;
+pub mod role;
 
 // What is asked and set.
 pub mod backup;
@@ -52,4 +53,5 @@ pub use name::{Name, NameError, TopicRef};
 pub use property::{Value, ValueRef};
 pub use queue_table::QueueTable;
 pub use retention::{Keep, SettingsError, TopicChange, TopicSettings};
+pub use role::{Role, RoleError, Roles};
 pub use section::{Codec, Record, Section, SectionBuilder, SectionError};

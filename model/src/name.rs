@@ -150,6 +150,14 @@ pub enum NameError {
         /// The name.
         name: String,
     },
+    /// Lacks a part that such a name has.
+    #[error("{text:?} lacks a part: it is written {form}")]
+    Form {
+        /// The text.
+        text: String,
+        /// As in `TOPIC@VIEW`.
+        form: &'static str,
+    },
 }
 
 /// A topic by name: (namespace, name).
@@ -168,6 +176,30 @@ impl fmt::Display for TopicRef {
         } else {
             write!(f, "{}/{}", self.namespace, self.topic)
         }
+    }
+}
+
+impl FromStr for TopicRef {
+    type Err = NameError;
+
+    /// Reads `TOPIC` or `NAMESPACE/TOPIC`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (namespace, topic) = split_namespace(text)?;
+        Ok(Self {
+            namespace,
+            topic: Name::reference(topic)?,
+        })
+    }
+}
+
+/// The namespace of a name written `NAME` or `NAMESPACE/NAME`, and the rest.
+///
+/// # Errors
+/// [`NameError`] for what is no namespace.
+pub fn split_namespace(text: &str) -> Result<(Name, &str), NameError> {
+    match text.split_once('/') {
+        Some((namespace, rest)) => Ok((Name::new(namespace)?, rest)),
+        None => Ok((Name::default_namespace(), text)),
     }
 }
 

@@ -26,7 +26,7 @@ pub struct BrokerProcess {
     pub address: String,
     /// Where `/metrics` is.
     pub admin: SocketAddr,
-    /// The one-time token, while no client is registered.
+    /// The one-time token, while no admin is registered.
     pub root_token: Option<String>,
 }
 
@@ -110,7 +110,9 @@ impl BrokerProcess {
             .root_token
             .as_deref()
             .expect("no client is registered yet");
-        tidegate.ok(["login", &self.address, "--token", token, "--name", "tester"]);
+        let login = ["login", &self.address, "--name", "tester"];
+        let finished = tidegate.run_with_input(login, token.as_bytes());
+        assert_eq!(finished.code, 0, "the login failed: {finished:#?}");
         tidegate
     }
 

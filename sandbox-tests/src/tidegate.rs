@@ -58,6 +58,21 @@ impl Tidegate {
         })
     }
 
+    /// An example of the Rust client, of the same build.
+    ///
+    /// # Panics
+    /// If it isn't there: build the workspace, or `-p tidegate-client --examples`, in the same profile.
+    #[must_use]
+    pub fn example(name: &str) -> PathBuf {
+        let path = Self::program().with_file_name("examples").join(name);
+        assert!(
+            path.is_file(),
+            "{} isn't there: run `cargo build -p tidegate-client --examples` in the profile of this test",
+            path.display()
+        );
+        path
+    }
+
     /// A command with these arguments, its standard streams piped.
     pub fn command(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
         let mut command = Command::new(Self::program());
@@ -68,6 +83,8 @@ impl Tidegate {
             .env_remove("TIDEGATE_NAMESPACE")
             .env_remove("TIDEGATE_SERVER")
             .env_remove("TIDEGATE_TOKEN_FILE")
+            .env_remove("TIDEGATE_KEY")
+            .env_remove("TIDEGATE_KEY_FILE")
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -26,6 +26,8 @@ pub struct Config {
     pub slow_disk: Duration,
     /// Threads that read cold ranges and run guests; at least 1.
     pub workers: usize,
+    /// Makes a root token at the start though there are admins: the way back when their keys are lost.
+    pub new_root_token: bool,
 }
 
 /// A program that reads a component from standard input and writes its compiled form.
@@ -52,6 +54,7 @@ impl Config {
             workers: std::thread::available_parallelism()
                 .map_or(1, usize::from)
                 .min(WORKERS_MAX),
+            new_root_token: false,
         }
     }
 }

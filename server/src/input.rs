@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use tidegate_broker::effects::{Fetched, Gone, Member};
 use tidegate_broker::id::{FetchToken, WaiterId};
 use tidegate_broker::reply::Delivery;
-use tidegate_broker::request::{EndProducer, Publish, Settle, Subscribe};
+use tidegate_broker::request::{EndProducer, InviteClient, Publish, Settle, Subscribe};
 use tidegate_broker::{PluginFacts, Principal, Refusal, Reply, Request};
-use tidegate_model::{Name, code};
+use tidegate_model::{Name, Timestamp, code};
 use tidegate_session::{DeliverySink, PublishSink, SettleSink, SubscriptionId, Ticket};
 use tokio::sync::oneshot;
 
@@ -54,8 +54,16 @@ pub(crate) enum Input {
     },
     Register {
         public_key: [u8; 32],
-        name: Name,
+        by: Token,
         answer: Answer<Principal>,
+        admitted: Admitted,
+    },
+    Invite {
+        request: InviteClient,
+        /// SHA-256 of the token.
+        token: [u8; 32],
+        /// Until when the token is good.
+        answer: Answer<Timestamp>,
         admitted: Admitted,
     },
     /// A worker looked into a queue.
@@ -76,6 +84,14 @@ pub(crate) enum Input {
     Durable,
     /// Write a last checkpoint and end.
     Stop,
+}
+
+/// What lets a new key in.
+pub(crate) enum Token {
+    /// The root token, which was taken; the client gave this name.
+    Root(Name),
+    /// An invitation's, by its SHA-256.
+    Invitation([u8; 32]),
 }
 
 pub(crate) struct PublishInput {

@@ -51,7 +51,7 @@ pub use input::{BYTES_WAITING_MAX, REQUESTS_WAITING_MAX};
 pub use manual::{Belongings, ManualNode};
 pub use offline::{OfflineError, open_offline};
 pub use restore::restore;
-pub use server::Server;
+pub use server::{Server, TokenFor};
 // What the binary needs of the crates below, which it doesn't name.
 pub use tidegate_runtime::compiler::child_main as compile_child;
 pub use tidegate_store::backup;

@@ -1,15 +1,16 @@
 //! The node as its front ends see it: the [`Service`] in front of the owner thread.
 
-use std::collections::HashMap;
+mod clients;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use tidegate_broker::authorize::required;
-use tidegate_broker::reply::{Published, ServerInfo, TopicInfo};
-use tidegate_broker::request::{EndProducer, Publish, Settle, Subscribe};
-use tidegate_broker::{PluginFacts, Principal, Refusal, Reply, Request, authorize};
+use tidegate_broker::reply::{Invited, Published, ServerInfo, TopicInfo};
+use tidegate_broker::request::{EndProducer, InviteClient, Publish, Settle, Subscribe};
+use tidegate_broker::{Catalog, PluginFacts, Principal, Refusal, Reply, Request, authorize};
 use tidegate_model::{QueueId, Timestamp, code};
 use tidegate_session::{
     BoxFuture, Credentials, DeliverySink, Login, PublishSink, Service, SettleSink, SubscriptionId,
@@ -21,17 +22,18 @@ use tokio::sync::oneshot;
 use crate::backups::Backups;
 use crate::clock::Clock;
 use crate::components::Components;
-use crate::input::{Input, Inputs, PublishInput, stopped};
+use crate::input::{Input, Inputs, PublishInput, Token, stopped};
 use crate::metrics::Metrics;
-use crate::token::RootToken;
+use crate::token::{RootToken, invitation, invitation_hash};
 use crate::validate::validate;
+
+use clients::Clients;
+pub(crate) use clients::principal_of;
 
 /// What all threads of a node may look at.
 #[derive(Default)]
 pub(crate) struct Shared {
-    /// Registered clients by public key. A copy of the catalogue's, so that connecting doesn't
-    /// wait for the owner.
-    clients: RwLock<HashMap<[u8; 32], Principal>>,
+    clients: Clients,
     log_fenced: AtomicBool,
     disk_full: AtomicBool,
     stopping: AtomicBool,
@@ -77,17 +79,14 @@ impl Health {
 }
 
 impl Shared {
+    /// A key is let in.
     pub(crate) fn register(&self, public_key: [u8; 32], principal: Principal) {
-        let mut clients = self.clients.write().expect("no holder of this lock panics");
-        clients.insert(public_key, principal);
+        self.clients.register(public_key, principal);
     }
 
-    fn client(&self, public_key: &[u8; 32]) -> Option<Principal> {
-        self.clients
-            .read()
-            .expect("no holder of this lock panics")
-            .get(public_key)
-            .cloned()
+    /// Ends what keys may do that the catalogue lets in no more, and the connections under them.
+    pub(crate) fn revoke_all_but(&self, catalog: &Catalog) {
+        self.clients.revoke_all_but(catalog);
     }
 
     /// True the first time.
@@ -246,6 +245,9 @@ impl Node {
             let now = self.clock.now();
             return self.backups.call(&request, now).await;
         }
+        if let Request::InviteClient(invite) = request {
+            return self.invite(invite).await.map(Reply::Invited);
+        }
         let is_description = matches!(request, Request::DescribeTopic(_));
         let admitted = self.inputs.admit(0)?;
         let facts = self.prepare_plugin(&request).await?;
@@ -260,6 +262,24 @@ impl Node {
             Ok(Reply::Topic(info)) if is_description => self.with_oldest(info).await,
             answer => answer,
         }
+    }
+
+    /// Makes a token, of which the log gets the hash alone.
+    async fn invite(&self, request: InviteClient) -> Result<Invited, Refusal> {
+        let admitted = self.inputs.admit(0)?;
+        let (text, token) = invitation();
+        let (answer, answered) = oneshot::channel();
+        self.inputs.send(Input::Invite {
+            request,
+            token,
+            answer,
+            admitted,
+        });
+        let expires = answered.await.map_err(|_| stopped())??;
+        Ok(Invited {
+            token: text,
+            expires,
+        })
     }
 
     /// Adds when the first message of each queue was stored: the owner doesn't wait for the disk.
@@ -313,13 +333,14 @@ impl Service for Front {
             Node::prove(credentials)?;
             self.0
                 .shared
-                .client(&credentials.public_key)
-                .ok_or_else(|| {
-                    self.0.metrics.refused(code::AUTH_FAILED);
-                    Refusal::new(code::AUTH_FAILED, "this client key isn't registered here")
-                        .hint("run `tidegate login ADDRESS --token TOKEN`")
-                })
+                .clients
+                .find(&credentials.public_key)
+                .inspect_err(|refusal| self.0.metrics.refused(refusal.code))
         })
+    }
+
+    fn revoked(&self, public_key: &[u8; 32]) -> BoxFuture<'static, Refusal> {
+        Box::pin(self.0.shared.clients.revoked(public_key))
     }
 
     fn login(&self, login: Login) -> BoxFuture<'_, Result<Principal, Refusal>> {
@@ -327,20 +348,28 @@ impl Service for Front {
             let node = &self.0;
             Node::prove(&login.credentials)?;
             let admitted = node.inputs.admit(0)?;
-            let redeemed = node
-                .token
-                .redeem(&login.token, Instant::now())
-                .inspect_err(|refusal| node.metrics.refused(refusal.code))?;
             let public_key = login.credentials.public_key;
+            let (by, redeemed) = match invitation_hash(&login.token) {
+                Some(hash) => (Token::Invitation(hash), None),
+                None => {
+                    let redeemed = node
+                        .token
+                        .redeem(&login.token, Instant::now())
+                        .inspect_err(|refusal| node.metrics.refused(refusal.code))?;
+                    (Token::Root(login.name), Some(redeemed))
+                }
+            };
             let (answer, answered) = oneshot::channel();
             node.inputs.send(Input::Register {
                 public_key,
-                name: login.name,
+                by,
                 answer,
                 admitted,
             });
             let outcome = answered.await.unwrap_or_else(|_| Err(stopped()));
-            if outcome.is_err() {
+            if outcome.is_err()
+                && let Some(redeemed) = redeemed
+            {
                 node.token.restore(redeemed);
             }
             outcome

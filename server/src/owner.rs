@@ -5,6 +5,7 @@
 
 mod admin;
 mod checkpoint;
+mod clients;
 mod consume;
 mod durable;
 mod effects;
@@ -226,11 +227,20 @@ impl Owner {
             }
             Input::Register {
                 public_key,
-                name,
+                by,
                 answer,
                 admitted,
             } => {
-                self.register(public_key, name, answer);
+                self.register(public_key, by, answer);
+                drop(admitted);
+            }
+            Input::Invite {
+                request,
+                token,
+                answer,
+                admitted,
+            } => {
+                self.invite(request, token, answer);
                 drop(admitted);
             }
             Input::Fetched(token, fetched) => {

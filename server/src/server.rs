@@ -10,9 +10,10 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tidegate_broker::Core;
 use tidegate_broker::core::Settings;
 use tidegate_broker::reply::Level;
-use tidegate_broker::{Core, Principal, Role};
+use tidegate_model::Role;
 use tidegate_quic::{Listener, QuicConfig, ServerIdentity};
 use tidegate_runtime::{HostConfig, PluginHost};
 use tidegate_session::Service;
@@ -27,7 +28,7 @@ use crate::error::StartError;
 use crate::identity::{Identity, code_key};
 use crate::input::{Input, Inputs};
 use crate::metrics::{Connections, Metrics};
-use crate::node::{Front, Node, Shared};
+use crate::node::{Front, Node, Shared, principal_of};
 use crate::offline::{COMPONENT_FOLDER, LOG_FOLDER};
 use crate::owner::{Owner, State};
 use crate::receipt::Receipts;
@@ -39,6 +40,17 @@ use crate::worker::{Tools, Workers};
 /// How long connections get to finish when the node stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// Why a start made a root token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenFor {
+    /// No admin is registered yet.
+    FirstAdmin,
+    /// The node's key is new, so no client knows it.
+    NewIdentity,
+    /// It was asked for.
+    Asked,
+}
+
 /// A running node.
 pub struct Server {
     listener: Listener,
@@ -46,8 +58,7 @@ pub struct Server {
     node: Arc<Node>,
     owner: JoinHandle<()>,
     address: String,
-    root_token: Option<String>,
-    has_clients: bool,
+    root_token: Option<(String, TokenFor)>,
     recovery: RecoveryReport,
 }
 
@@ -68,10 +79,20 @@ impl Server {
         let identity = Identity::load_or_create(&config.data.join("keys"))?;
         let receipts = Arc::new(Receipts::new(&identity.receipt_key));
         let shared = Arc::new(shared_of(&opened.core));
-        let has_clients = opened.core.catalog().clients().next().is_some();
+        let has_admins = opened
+            .core
+            .catalog()
+            .clients()
+            .any(|client| client.roles.contains(Role::Admin));
         // A restored folder has clients, and whoever holds one of their keys is let in; but its own
         // key is new, and may be all that is left of the machines that knew it.
-        let (token, root_token) = if !has_clients || identity.is_new {
+        let token_for = match (has_admins, identity.is_new, config.new_root_token) {
+            (false, _, _) => Some(TokenFor::FirstAdmin),
+            (true, true, _) => Some(TokenFor::NewIdentity),
+            (true, false, true) => Some(TokenFor::Asked),
+            (true, false, false) => None,
+        };
+        let (token, root_token) = if token_for.is_some() {
             let (token, text) = RootToken::issue(Instant::now());
             (token, Some(text))
         } else {
@@ -148,8 +169,7 @@ impl Server {
             node,
             owner,
             address,
-            root_token,
-            has_clients,
+            root_token: root_token.zip(token_for),
             recovery,
         })
     }
@@ -172,17 +192,13 @@ impl Server {
         self.admin.addr
     }
 
-    /// The one-time token, if no client is registered yet or the node's key was made by this start.
-    /// It is kept nowhere else.
+    /// The one-time token, if no admin is registered yet, the node's key was made by this start, or
+    /// [`Config::new_root_token`] asks for it; and which of these. It is kept nowhere else.
     #[must_use]
-    pub fn root_token(&self) -> Option<&str> {
-        self.root_token.as_deref()
-    }
-
-    /// Whether a client was registered when the node started.
-    #[must_use]
-    pub fn has_clients(&self) -> bool {
-        self.has_clients
+    pub fn root_token(&self) -> Option<(&str, TokenFor)> {
+        self.root_token
+            .as_ref()
+            .map(|(token, why)| (token.as_str(), *why))
     }
 
     /// What recovery found and read.
@@ -258,12 +274,9 @@ pub(crate) fn new_core(shards: u32) -> Core {
 /// What the rest of the node knows of the clients that the catalogue has.
 pub(crate) fn shared_of(core: &Core) -> Shared {
     let shared = Shared::default();
-    for client in core.catalog().clients() {
-        let principal = Principal {
-            name: client.name.clone(),
-            role: Role::Admin,
-        };
-        shared.register(client.public_key, principal);
+    let catalog = core.catalog();
+    for client in catalog.clients().chain(catalog.revoked_clients()) {
+        shared.register(client.public_key, principal_of(client));
     }
     shared
 }

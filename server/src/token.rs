@@ -1,4 +1,5 @@
-//! The one-time root token: how the first client of a new node gets in.
+//! Tokens that work once: the root token, by which the first client of a node gets in, and those of
+//! invitations, whose hashes the catalogue keeps.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -13,7 +14,8 @@ use crate::identity::random;
 
 /// How long the token is good for.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(15 * 60);
-const TOKEN_PREFIX: &str = "tgroot_";
+const ROOT_PREFIX: &str = "tgroot_";
+const INVITATION_PREFIX: &str = "tginv_";
 const TOKEN_RANDOM_BYTES: usize = 24;
 
 /// Holds the hash of the token until it is used or too old.
@@ -30,7 +32,7 @@ struct Issued {
 pub(crate) struct Redeemed(Issued);
 
 impl RootToken {
-    /// No token: this node has clients already.
+    /// No token: this node has admins already.
     pub(crate) fn none() -> Self {
         Self {
             state: Mutex::new(None),
@@ -40,7 +42,7 @@ impl RootToken {
     /// A new token, and its text, which is kept nowhere.
     pub(crate) fn issue(now: Instant) -> (Self, String) {
         let text = format!(
-            "{TOKEN_PREFIX}{}",
+            "{ROOT_PREFIX}{}",
             URL_SAFE_NO_PAD.encode(random::<TOKEN_RANDOM_BYTES>())
         );
         let issued = Issued {
@@ -64,7 +66,7 @@ impl RootToken {
         let invalid = || {
             Refusal::new(
                 code::TOKEN_INVALID,
-                "this root token is wrong or was used before",
+                "this token is wrong, was used before or was withdrawn",
             )
             .hint("a key that is registered already needs no token: run `tidegate context ls`")
         };
@@ -82,7 +84,7 @@ impl RootToken {
                     TOKEN_LIFE.as_secs() / 60
                 ),
             )
-            .hint("restart the server: while it has no client it prints a new token"));
+            .hint("start the server with --new-root-token to get a new one"));
         }
         Ok(Redeemed(issued))
     }
@@ -93,6 +95,28 @@ impl RootToken {
         let mut state = self.state.lock().expect("no holder of this lock panics");
         *state = Some(redeemed.0);
     }
+}
+
+/// A new token of an invitation, and its SHA-256.
+pub(crate) fn invitation() -> (String, [u8; 32]) {
+    let text = format!(
+        "{INVITATION_PREFIX}{}",
+        URL_SAFE_NO_PAD.encode(random::<TOKEN_RANDOM_BYTES>())
+    );
+    let hash = digest_of(&text);
+    (text, hash)
+}
+
+/// The SHA-256 of a token, if it is one of an invitation.
+pub(crate) fn invitation_hash(text: &str) -> Option<[u8; 32]> {
+    text.starts_with(INVITATION_PREFIX).then(|| digest_of(text))
+}
+
+fn digest_of(text: &str) -> [u8; 32] {
+    hash(text)
+        .as_ref()
+        .try_into()
+        .expect("SHA-256 has 32 bytes")
 }
 
 fn hash(text: &str) -> digest::Digest {
@@ -135,6 +159,14 @@ mod tests {
             refusal(&token, &text, now + TOKEN_LIFE),
             code::TOKEN_EXPIRED
         );
+    }
+
+    #[test]
+    fn tokens_of_invitations_are_told_from_root_tokens() {
+        let (text, hash) = invitation();
+        assert_eq!(invitation_hash(&text), Some(hash));
+        let (_, root) = RootToken::issue(Instant::now());
+        assert_eq!(invitation_hash(&root), None);
     }
 
     fn refusal(token: &RootToken, text: &str, now: Instant) -> tidegate_model::Code {

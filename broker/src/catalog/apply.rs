@@ -72,6 +72,13 @@ impl Catalog {
             CatalogCommand::RegisterClient { public_key, .. } => {
                 self.check_register_client(public_key)
             }
+            CatalogCommand::InviteClient { .. } => self.check_invite_client(command),
+            CatalogCommand::AcceptInvitation { token, public_key } => {
+                self.check_accept_invitation(token, public_key)
+            }
+            CatalogCommand::RevokeClient { name, public_key } => {
+                self.check_revoke_client(name, public_key.as_ref())
+            }
         }
     }
 
@@ -139,6 +146,18 @@ impl Catalog {
             },
             CatalogCommand::RegisterClient { public_key, name } => {
                 self.register_client(now, *public_key, name);
+                Fallout::default()
+            }
+            CatalogCommand::InviteClient { .. } => {
+                self.invite_client(command);
+                Fallout::default()
+            }
+            CatalogCommand::AcceptInvitation { token, public_key } => {
+                self.accept_invitation(now, token, *public_key);
+                Fallout::default()
+            }
+            CatalogCommand::RevokeClient { name, public_key } => {
+                self.revoke_client(now, name, public_key.as_ref());
                 Fallout::default()
             }
         })

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use prost::Message;
-use tidegate_model::{Name, Offset, QueueId, ShardId, TopicChange, TopicRef, TopicSettings};
+use tidegate_model::{
+    Name, Offset, QueueId, Roles, ShardId, Timestamp, TopicChange, TopicRef, TopicSettings,
+};
 
 use super::wire::{self, Wrong};
 use crate::reference::{GroupRef, PluginRef, SourceRef, ViewRef};
@@ -80,6 +82,27 @@ pub enum CatalogCommand {
         public_key: [u8; 32],
         name: Name,
     },
+    /// Whoever has the token may register a key, once, before `expires`.
+    InviteClient {
+        /// SHA-256 of the token.
+        token: [u8; 32],
+        name: Name,
+        roles: Roles,
+        namespaces: Vec<Name>,
+        invited: Timestamp,
+        expires: Timestamp,
+    },
+    /// A key is let in as its invitation says, which is used up.
+    AcceptInvitation {
+        /// SHA-256 of the token.
+        token: [u8; 32],
+        public_key: [u8; 32],
+    },
+    /// The keys of a client, or one of them, are let in no more; an invitation of that name ends.
+    RevokeClient {
+        name: Name,
+        public_key: Option<[u8; 32]>,
+    },
 }
 
 /// The bytes are no catalogue command.
@@ -95,7 +118,10 @@ pub struct CommandError {
 /// A command as Protobuf: one field of `kind` is set.
 #[derive(Clone, PartialEq, Message)]
 struct Record {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
+    #[prost(
+        oneof = "Kind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
+    )]
     kind: Option<Kind>,
 }
 
@@ -129,6 +155,12 @@ enum Kind {
     RegisterClient(RegisterClient),
     #[prost(message, tag = "14")]
     UpdateTopic(UpdateTopic),
+    #[prost(message, tag = "15")]
+    InviteClient(InviteClient),
+    #[prost(message, tag = "16")]
+    AcceptInvitation(AcceptInvitation),
+    #[prost(message, tag = "17")]
+    RevokeClient(RevokeClient),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -221,6 +253,38 @@ struct RegisterClient {
     name: String,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct InviteClient {
+    #[prost(bytes = "bytes", tag = "1")]
+    token: Bytes,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(uint32, repeated, tag = "3")]
+    roles: Vec<u32>,
+    #[prost(string, repeated, tag = "4")]
+    namespaces: Vec<String>,
+    #[prost(sint64, tag = "5")]
+    invited: i64,
+    #[prost(sint64, tag = "6")]
+    expires: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct AcceptInvitation {
+    #[prost(bytes = "bytes", tag = "1")]
+    token: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    public_key: Bytes,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RevokeClient {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    public_key: Option<Bytes>,
+}
+
 impl CatalogCommand {
     /// Its bytes, at most the 2 MiB of a component and what names it.
     #[must_use]
@@ -303,6 +367,31 @@ impl CatalogCommand {
             Self::RegisterClient { public_key, name } => Kind::RegisterClient(RegisterClient {
                 public_key: Bytes::copy_from_slice(public_key),
                 name: name.to_string(),
+            }),
+            Self::InviteClient {
+                token,
+                name,
+                roles,
+                namespaces,
+                invited,
+                expires,
+            } => Kind::InviteClient(InviteClient {
+                token: Bytes::copy_from_slice(token),
+                name: name.to_string(),
+                roles: wire::roles(*roles),
+                namespaces: namespaces.iter().map(Name::to_string).collect(),
+                invited: invited.0,
+                expires: expires.0,
+            }),
+            Self::AcceptInvitation { token, public_key } => {
+                Kind::AcceptInvitation(AcceptInvitation {
+                    token: Bytes::copy_from_slice(token),
+                    public_key: Bytes::copy_from_slice(public_key),
+                })
+            }
+            Self::RevokeClient { name, public_key } => Kind::RevokeClient(RevokeClient {
+                name: name.to_string(),
+                public_key: public_key.map(|key| Bytes::copy_from_slice(&key)),
             }),
         };
         Record { kind: Some(kind) }.encode_to_vec()
@@ -389,6 +478,22 @@ fn read(kind: Kind) -> Result<CatalogCommand, Wrong> {
         Kind::RegisterClient(r) => CatalogCommand::RegisterClient {
             public_key: wire::public_key(&r.public_key)?,
             name: wire::read_name(&r.name)?,
+        },
+        Kind::InviteClient(r) => CatalogCommand::InviteClient {
+            token: wire::digest(&r.token)?,
+            name: wire::read_name(&r.name)?,
+            roles: wire::read_roles(&r.roles)?,
+            namespaces: wire::read_names(&r.namespaces)?,
+            invited: Timestamp(r.invited),
+            expires: Timestamp(r.expires),
+        },
+        Kind::AcceptInvitation(r) => CatalogCommand::AcceptInvitation {
+            token: wire::digest(&r.token)?,
+            public_key: wire::public_key(&r.public_key)?,
+        },
+        Kind::RevokeClient(r) => CatalogCommand::RevokeClient {
+            name: wire::read_name(&r.name)?,
+            public_key: r.public_key.map(|key| wire::public_key(&key)).transpose()?,
         },
     })
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
-use tidegate_model::{GroupId, Offset, QueueId, Timestamp, TopicId, ViewId};
+use tidegate_model::{GroupId, Name, Offset, QueueId, Roles, Timestamp, TopicId, ViewId};
 
 use super::wire::{self, Wrong, need};
-use super::{Binding, Catalog, Client, Cursor, Group, LastIds, Plugin, Topic, View};
+use super::{Binding, Catalog, Client, Cursor, Group, Invitation, LastIds, Plugin, Topic, View};
 use crate::id::{BindingId, CursorId, SourceId};
 
 const VERSION: u32 = 1;
@@ -41,8 +41,14 @@ struct Snapshot {
     plugins: Vec<PluginRow>,
     #[prost(message, repeated, tag = "13")]
     cursors: Vec<CursorRow>,
+    /// Those who may do everything. A version that knows no roles takes all that stand here for that.
     #[prost(message, repeated, tag = "14")]
     clients: Vec<ClientRow>,
+    /// Those who may do less, or whose keys are revoked: unknown to such a version, so not let in.
+    #[prost(message, repeated, tag = "15")]
+    limited_clients: Vec<ClientRow>,
+    #[prost(message, repeated, tag = "16")]
+    invitations: Vec<InvitationRow>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -53,6 +59,29 @@ struct ClientRow {
     name: String,
     #[prost(sint64, tag = "3")]
     registered: i64,
+    /// None is an admin.
+    #[prost(uint32, repeated, tag = "4")]
+    roles: Vec<u32>,
+    #[prost(string, repeated, tag = "5")]
+    namespaces: Vec<String>,
+    #[prost(sint64, optional, tag = "6")]
+    revoked: Option<i64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct InvitationRow {
+    #[prost(bytes = "bytes", tag = "1")]
+    token: Bytes,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(uint32, repeated, tag = "3")]
+    roles: Vec<u32>,
+    #[prost(string, repeated, tag = "4")]
+    namespaces: Vec<String>,
+    #[prost(sint64, tag = "5")]
+    invited: i64,
+    #[prost(sint64, tag = "6")]
+    expires: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -165,7 +194,24 @@ impl Catalog {
             views: self.views.values().map(view_row).collect(),
             plugins: self.plugins.values().map(plugin_row).collect(),
             cursors: self.cursors.values().map(cursor_row).collect(),
-            clients: self.clients.values().map(client_row).collect(),
+            clients: self
+                .clients
+                .values()
+                .filter(|client| client.roles == Roles::ADMIN)
+                .map(client_row)
+                .collect(),
+            limited_clients: self
+                .clients
+                .values()
+                .filter(|client| client.roles != Roles::ADMIN)
+                .chain(self.revoked.values())
+                .map(client_row)
+                .collect(),
+            invitations: self
+                .invitations
+                .iter()
+                .map(|(token, invitation)| invitation_row(token, invitation))
+                .collect(),
         }
         .encode_to_vec()
     }
@@ -206,18 +252,44 @@ impl Catalog {
         for row in snapshot.cursors {
             catalog.restore_cursor(row)?;
         }
-        for row in snapshot.clients {
-            let public_key = wire::public_key(&row.public_key)?;
-            let name = wire::read_name(&row.name)?;
-            let registered = Timestamp(row.registered);
-            let client = Client {
-                public_key,
-                name,
-                registered,
+        for row in snapshot.clients.into_iter().chain(snapshot.limited_clients) {
+            catalog.restore_client(&row)?;
+        }
+        for row in snapshot.invitations {
+            let invitation = Invitation {
+                name: wire::read_name(&row.name)?,
+                roles: wire::read_roles(&row.roles)?,
+                namespaces: wire::read_names(&row.namespaces)?.into(),
+                invited: Timestamp(row.invited),
+                expires: Timestamp(row.expires),
             };
-            catalog.clients.insert(public_key, client);
+            let token = wire::digest(&row.token)?;
+            catalog.invitations.insert(token, invitation);
         }
         Ok(catalog)
+    }
+
+    fn restore_client(&mut self, row: &ClientRow) -> Result<(), Wrong> {
+        let public_key = wire::public_key(&row.public_key)?;
+        let roles = wire::read_roles(&row.roles)?;
+        let client = Client {
+            public_key,
+            name: wire::read_name(&row.name)?,
+            registered: Timestamp(row.registered),
+            roles: if roles.is_empty() {
+                Roles::ADMIN
+            } else {
+                roles
+            },
+            namespaces: wire::read_names(&row.namespaces)?.into(),
+            revoked: row.revoked.map(Timestamp),
+        };
+        let clients = match client.revoked {
+            None => &mut self.clients,
+            Some(_) => &mut self.revoked,
+        };
+        clients.insert(public_key, client);
+        Ok(())
     }
 
     fn restore_plugin(&mut self, row: PluginRow) -> Result<(), Wrong> {
@@ -414,6 +486,20 @@ fn client_row(client: &Client) -> ClientRow {
         public_key: Bytes::copy_from_slice(&client.public_key),
         name: client.name.to_string(),
         registered: client.registered.0,
+        roles: wire::roles(client.roles),
+        namespaces: client.namespaces.iter().map(Name::to_string).collect(),
+        revoked: client.revoked.map(|at| at.0),
+    }
+}
+
+fn invitation_row(token: &[u8; 32], invitation: &Invitation) -> InvitationRow {
+    InvitationRow {
+        token: Bytes::copy_from_slice(token),
+        name: invitation.name.to_string(),
+        roles: wire::roles(invitation.roles),
+        namespaces: invitation.namespaces.iter().map(Name::to_string).collect(),
+        invited: invitation.invited.0,
+        expires: invitation.expires.0,
     }
 }
 

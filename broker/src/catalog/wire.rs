@@ -2,7 +2,7 @@
 //! never used again.
 
 use bytes::Bytes;
-use tidegate_model::{Keep, Name, TopicChange, TopicRef, TopicSettings};
+use tidegate_model::{Keep, Name, Role, Roles, TopicChange, TopicRef, TopicSettings};
 
 use crate::reference::{GroupRef, PluginRef, SourceRef, ViewRef};
 use crate::request::{BindingSpec, OnError, RetryPolicy};
@@ -129,6 +129,25 @@ pub(super) fn public_key(bytes: &[u8]) -> Result<[u8; 32], Wrong> {
 /// A name that stands by itself.
 pub(super) fn read_name(text: &str) -> Result<Name, Wrong> {
     name(text)
+}
+
+/// Names that stand by themselves.
+pub(super) fn read_names(texts: &[String]) -> Result<Vec<Name>, Wrong> {
+    texts.iter().map(|text| name(text)).collect()
+}
+
+pub(super) fn roles(roles: Roles) -> Vec<u32> {
+    roles.iter().map(Role::number).collect()
+}
+
+/// One that this version doesn't know is refused, not passed over: it may be what keeps a client out.
+pub(super) fn read_roles(numbers: &[u32]) -> Result<Roles, Wrong> {
+    numbers
+        .iter()
+        .map(|number| {
+            Role::from_number(*number).ok_or_else(|| format!("a role of a client is {number}"))
+        })
+        .collect()
 }
 
 fn name(text: &str) -> Result<Name, Wrong> {

@@ -38,6 +38,14 @@ impl Core {
         }
     }
 
+    /// Whether a command that is planned elsewhere would be applied now.
+    ///
+    /// # Errors
+    /// What applying it would be refused with.
+    pub fn check(&self, command: &CatalogCommand) -> Result<(), Refusal> {
+        self.catalog.check(command)
+    }
+
     /// A source by its ids, for raw reads and to find start offsets.
     ///
     /// # Errors
@@ -146,6 +154,10 @@ fn command(
         Request::Unbind(r) => CatalogCommand::Unbind {
             group: r.group.clone(),
             topic: r.topic.clone(),
+        },
+        Request::RevokeClient(r) => CatalogCommand::RevokeClient {
+            name: r.name.clone(),
+            public_key: r.public_key,
         },
         _ => return Ok(None),
     }))

@@ -1,18 +1,24 @@
 //! What there is, as replies.
 
-use tidegate_model::{QueueId, TopicRef};
+use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
+
+use tidegate_model::{Name, QueueId, TopicRef};
 
 use super::{Core, QueueBounds};
 use crate::catalog::{
-    Binding, Group, NameMap, Plugin, Topic, View, no_group, no_plugin, no_topic, no_view,
+    Binding, Catalog, Client, Group, Invitation, NameMap, Plugin, Topic, View, no_group, no_plugin,
+    no_topic, no_view,
 };
 use crate::id::{CursorId, SourceId};
+use crate::limit::CLIENTS_PAGE;
 use crate::reference::{GroupRef, PluginRef, ViewRef};
 use crate::refusal::Refusal;
 use crate::reply::{
-    CursorInfo, GroupInfo, PluginInfo, QueueInfo, Reply, SubscriptionInfo, TopicInfo, ViewInfo,
+    ClientInfo, ClientPage, CursorInfo, GroupInfo, PluginInfo, QueueInfo, Reply, SubscriptionInfo,
+    TopicInfo, ViewInfo,
 };
-use crate::request::{BindingSpec, Request};
+use crate::request::{BindingSpec, ListClients, Request};
 
 impl Core {
     /// The answer to a request whose command was applied: what it made, or that it is done.
@@ -70,6 +76,7 @@ impl Core {
                     .map(|plugin| self.plugin_info(plugin))
                     .collect(),
             ),
+            Request::ListClients(r) => Reply::Clients(client_page(catalog, r)),
             _ => unreachable!("the owner sends requests that have a method of their own there"),
         })
     }
@@ -217,6 +224,61 @@ fn by_name<N: Ord, I: Ord>(
     let mut found: Vec<_> = names.iter().filter(|(name, _)| wanted(name)).collect();
     found.sort_unstable();
     found.into_iter().map(|(_, id)| id)
+}
+
+fn client_page(catalog: &Catalog, list: &ListClients) -> ClientPage {
+    let is_wanted = |name: &Name| list.name.as_ref().is_none_or(|wanted| name == wanted);
+    let invited = catalog
+        .invitations
+        .values()
+        .filter(|_| list.after.is_none());
+    let mut clients: Vec<ClientInfo> = invited
+        .filter(|invitation| is_wanted(&invitation.name))
+        .map(invitation_info)
+        .collect();
+    clients.sort_by(|a, b| a.name.cmp(&b.name));
+    let from = list.after.map_or(Unbounded, Excluded);
+    let page = |of: &BTreeMap<[u8; 32], Client>| -> Vec<ClientInfo> {
+        of.range((from, Unbounded))
+            .map(|(_, client)| client)
+            .filter(|client| is_wanted(&client.name))
+            .take(CLIENTS_PAGE + 1)
+            .map(client_info)
+            .collect()
+    };
+    let mut registered = page(&catalog.clients);
+    if list.revoked {
+        registered.append(&mut page(&catalog.revoked));
+        registered.sort_by_key(|client| client.public_key);
+    }
+    let more = registered.len() > CLIENTS_PAGE;
+    registered.truncate(CLIENTS_PAGE);
+    clients.append(&mut registered);
+    ClientPage { clients, more }
+}
+
+fn client_info(client: &Client) -> ClientInfo {
+    ClientInfo {
+        name: client.name.clone(),
+        roles: client.roles,
+        namespaces: client.namespaces.to_vec(),
+        public_key: Some(client.public_key),
+        since: client.registered,
+        revoked: client.revoked,
+        expires: None,
+    }
+}
+
+fn invitation_info(invitation: &Invitation) -> ClientInfo {
+    ClientInfo {
+        name: invitation.name.clone(),
+        roles: invitation.roles,
+        namespaces: invitation.namespaces.to_vec(),
+        public_key: None,
+        since: invitation.invited,
+        revoked: None,
+        expires: Some(invitation.expires),
+    }
 }
 
 fn view_info(view: &View) -> ViewInfo {

@@ -5,6 +5,7 @@
     reason = "the lint's exception for tests doesn't reach what helps them"
 )]
 
+mod access;
 mod admin;
 mod compaction;
 mod consume;

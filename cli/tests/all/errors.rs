@@ -363,12 +363,12 @@ fn no_token() {
     check(
         &["login", address],
         &expect![[r#"
-        exit 2
-        --- stdout
-        --- stderr
-        error: no token was given
-          hint: add --token TOKEN, as the server printed it at its first start
-    "#]],
+            exit 2
+            --- stdout
+            --- stderr
+            error: no token was given
+              hint: give it on standard input or with --token-file FILE: `tidegate serve` printed it, or `tidegate client invite NAME`
+        "#]],
     );
     check(
         &["login", address, "--token-file", "nowhere"],

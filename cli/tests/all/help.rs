@@ -16,6 +16,15 @@ fn every_noun_and_verb_explains_itself() {
     shown(&["serve", "-h"], &expect_file!["./help/serve.txt"]);
     shown(&["login", "-h"], &expect_file!["./help/login.txt"]);
     shown(&["context", "-h"], &expect_file!["./help/context.txt"]);
+    shown(&["client", "-h"], &expect_file!["./help/client.txt"]);
+    shown(
+        &["client", "invite", "-h"],
+        &expect_file!["./help/client-invite.txt"],
+    );
+    shown(
+        &["client", "revoke", "-h"],
+        &expect_file!["./help/client-revoke.txt"],
+    );
     shown(&["topic", "-h"], &expect_file!["./help/topic.txt"]);
     shown(&["topic", "rm", "-h"], &expect_file!["./help/topic-rm.txt"]);
     shown(&["group", "-h"], &expect_file!["./help/group.txt"]);

@@ -484,7 +484,7 @@ fn unpack_all(deliveries: &[Delivery]) -> Result<Vec<Received>, Error> {
     Ok(messages)
 }
 
-fn unfitting() -> Error {
+pub(crate) fn unfitting() -> Error {
     Error::new(
         code::PROTOCOL,
         "the server's answer doesn't fit the request",

@@ -46,6 +46,9 @@ pub(super) async fn supervise(
             link.close().await;
             break closed();
         };
+        if error.code == code::KEY_REVOKED {
+            break error;
+        }
         tracing::info!(%error, "connection lost, reconnecting");
         state.send_replace(LinkState::Down);
         let again = tokio::select! {

@@ -12,7 +12,7 @@ use tidegate_broker::reply::{Delivery, ReadBatches};
 use tidegate_broker::request::{
     CreateGroup, CreateTopic, Publish, Read, Receive, RetryPolicy, StartAt,
 };
-use tidegate_broker::{GroupRef, Principal, Refusal, Reply, Request, Role, SourceRef};
+use tidegate_broker::{GroupRef, Principal, Refusal, Reply, Request, SourceRef};
 use tidegate_model::checksum::crc32c;
 use tidegate_model::{
     Codec, Keep, Message, Name, ProducerEpoch, ProducerId, SectionBuilder, Sequence, Timestamp,
@@ -119,10 +119,7 @@ impl Machine {
     }
 
     fn try_ask(&mut self, request: Request) -> Result<Reply, Refusal> {
-        let principal = Principal {
-            name: Name::new("admin").unwrap(),
-            role: Role::Admin,
-        };
+        let principal = Principal::admin(Name::new("admin").unwrap());
         let service = Arc::clone(self.node().service());
         let mut call = service.call(&principal, request);
         let mut context = Context::from_waker(Waker::noop());

@@ -2,8 +2,10 @@
 
 mod authors;
 mod backup;
+mod clients;
 mod compaction;
 mod damage;
+mod examples;
 mod finding;
 mod flights;
 mod groups;

@@ -6,8 +6,8 @@ use tidegate_broker::catalog::{Binding, CatalogCommand};
 use tidegate_broker::effects::DeadLetter;
 use tidegate_broker::reply::Reply;
 use tidegate_broker::request::{Receive, Request, Subscribe};
-use tidegate_broker::{Plan, PluginFacts, Principal, Refusal, Role, SourceRef};
-use tidegate_model::{Name, QueueId, ShardId, TopicRef, code};
+use tidegate_broker::{Plan, PluginFacts, Principal, Refusal, SourceRef};
+use tidegate_model::{QueueId, ShardId, Timestamp, TopicRef, code};
 use tidegate_runtime::PluginDigest;
 use tidegate_session::{DeliverySink, SubscriptionId};
 use tidegate_store::{Batch, Kind};
@@ -40,8 +40,11 @@ pub(super) enum Then {
     DeadLetter(Box<DeadLetter>),
     Registered {
         public_key: [u8; 32],
-        name: Name,
         answer: Answer<Principal>,
+    },
+    Invited {
+        expires: Timestamp,
+        answer: Answer<Timestamp>,
     },
 }
 
@@ -54,6 +57,7 @@ impl Then {
             }
             Self::Subscribe { answer, .. } => drop(answer.send(Err(refusal))),
             Self::Registered { answer, .. } => drop(answer.send(Err(refusal))),
+            Self::Invited { answer, .. } => drop(answer.send(Err(refusal))),
             Self::DeadLetter(letter) => {
                 tracing::error!(group = %letter.group, %refusal, "a dead-letter topic can't be made");
             }
@@ -197,21 +201,6 @@ impl Owner {
         }
     }
 
-    pub(super) fn register(&mut self, public_key: [u8; 32], name: Name, answer: Answer<Principal>) {
-        let command = CatalogCommand::RegisterClient {
-            public_key,
-            name: name.clone(),
-        };
-        self.append_catalog(
-            command,
-            Then::Registered {
-                public_key,
-                name,
-                answer,
-            },
-        );
-    }
-
     /// Logs a change of the catalogue; `then` follows when it is durable and applied.
     pub(super) fn append_catalog(&mut self, command: CatalogCommand, then: Then) {
         let at = self.clock.now();
@@ -265,18 +254,8 @@ impl Owner {
                 self.start_receive(&request, answer, admitted);
             }
             Then::DeadLetter(letter) => self.state.dead_letters.push_back(*letter),
-            Then::Registered {
-                public_key,
-                name,
-                answer,
-            } => {
-                let principal = Principal {
-                    name,
-                    role: Role::Admin,
-                };
-                self.shared.register(public_key, principal.clone());
-                drop(answer.send(Ok(principal)));
-            }
+            Then::Registered { public_key, answer } => self.registered(&public_key, answer),
+            Then::Invited { expires, answer } => drop(answer.send(Ok(expires))),
         }
     }
 
@@ -323,6 +302,9 @@ impl Owner {
                 self.workers.retain(&bindings);
             }
             _ => {}
+        }
+        if let CatalogCommand::RevokeClient { .. } = command {
+            self.shared.revoke_all_but(self.core.catalog());
         }
         if let CatalogCommand::CreateTopic { .. }
         | CatalogCommand::UpdateTopic { .. }

@@ -1,5 +1,6 @@
 //! The broker as front ends see it.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -31,15 +32,25 @@ pub struct Credentials {
     pub exporter: [u8; 32],
 }
 
-/// Exchanges the one-time root token for a registered key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Exchanges a one-time token for a registered key.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Login {
-    /// The token as printed at first start.
+    /// The root token as a start printed it, or that of an invitation.
     pub token: String,
-    /// How the client wants to be known.
+    /// How the client wants to be known; an invitation has a name of its own.
     pub name: Name,
     /// Key and proof that the client holds it.
     pub credentials: Credentials,
+}
+
+impl fmt::Debug for Login {
+    /// Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login")
+            .field("name", &self.name)
+            .field("credentials", &self.credentials)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where the outcomes of pipelined publishes go. Called in batches, from the broker's thread:
@@ -75,8 +86,12 @@ pub trait Service: Send + Sync + 'static {
         credentials: &'a Credentials,
     ) -> BoxFuture<'a, Result<Principal, Refusal>>;
 
-    /// Registers a client key against the one-time token.
+    /// Registers a client key against a one-time token.
     fn login(&self, login: Login) -> BoxFuture<'_, Result<Principal, Refusal>>;
+
+    /// Waits until a key that was let in is so no more, and says why: whoever is connected under it must
+    /// go at once. From then on every request of its principal is refused.
+    fn revoked(&self, public_key: &[u8; 32]) -> BoxFuture<'static, Refusal>;
 
     /// Carries out one request. Publish, subscribe and settle have pipelined ways of their own below;
     /// through here they work one at a time (subscribe is refused).

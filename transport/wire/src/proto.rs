@@ -14,13 +14,14 @@ pub use control::{
     Throttle, Unsubscribe, Welcome,
 };
 pub use reply::{
-    BackupBegun, BackupFile, BackupFileList, BackupPiece, Cursor, CursorMove, CursorMoves,
-    FileKind, FileNumber, Found, Gap, Group, Groups, LogRange, Plugin, Plugins, ReadDone, Received,
-    Reply, ReplyKind, Server, Subscription, Topic, Topics, View, Views,
+    BackupBegun, BackupFile, BackupFileList, BackupPiece, Client, Clients, Cursor, CursorMove,
+    CursorMoves, FileKind, FileNumber, Found, Gap, Group, Groups, Invited, LogRange, Plugin,
+    Plugins, ReadDone, Received, Reply, ReplyKind, Server, Subscription, Topic, Topics, View,
+    Views,
 };
 pub use request::{
     BackupEnd, BackupFiles, BackupRead, Bind, BindingSpec, CreateGroup, CreateTopic, CreateView,
-    DeployPlugin, Empty, FindMessages, GetMessage, GroupRef, Namespace, OnError, PluginRef, Read,
-    Receive, Request, RequestKind, ResetGroup, RetryPolicy, Settle, SourceRef, StartAt, StartKind,
-    TopicRef, TopicSettings, Unbind, UpdateTopic, ViewRef,
+    DeployPlugin, Empty, FindMessages, GetMessage, GroupRef, InviteClient, ListClients, Namespace,
+    OnError, PluginRef, Read, Receive, Request, RequestKind, ResetGroup, RetryPolicy, RevokeClient,
+    Settle, SourceRef, StartAt, StartKind, TopicRef, TopicSettings, Unbind, UpdateTopic, ViewRef,
 };

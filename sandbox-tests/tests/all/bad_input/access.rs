@@ -14,13 +14,13 @@ fn a_token_works_once_and_only_if_it_is_right() {
     let broker = BrokerProcess::start(folder.path());
     let stranger = Tidegate::with_home(&folder.path().join("stranger"));
     let login = |token: &str| {
-        let finished = stranger.run(["login", &broker.address, "--token", token]);
+        let finished = stranger.run_with_input(["login", &broker.address], token.as_bytes());
         assert_eq!(finished.stdout, "");
         format!("exit {}\n{}", finished.code, finished.stderr)
     };
     let wrong = expect![[r#"
         exit 4
-        error[TG0203]: this root token is wrong or was used before
+        error[TG0203]: this token is wrong, was used before or was withdrawn
           hint: a key that is registered already needs no token: run `tidegate context ls`
     "#]];
     wrong.assert_eq(&login("tgroot_wrong"));

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use tidegate_broker::{GroupRef, Principal, Refusal, Reply, Request, Role};
+use tidegate_broker::{GroupRef, Principal, Refusal, Reply, Request};
 use tidegate_model::{Name, Timestamp, TopicRef};
 use tidegate_server::ManualNode;
 use tidegate_session::{SubscriptionId, Ticket};
@@ -105,10 +105,7 @@ pub(super) fn dead_letters_ref(group: usize) -> TopicRef {
 }
 
 fn principal() -> Principal {
-    Principal {
-        name: Name::new("sim").unwrap(),
-        role: Role::Admin,
-    }
+    Principal::admin(Name::new("sim").unwrap())
 }
 
 impl<'a> Clients<'a> {

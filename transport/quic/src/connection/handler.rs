@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use quinn::VarInt;
 use tidegate_broker::reply::Hold;
 use tidegate_broker::request::{OpenProducer, ProducerIdentity, Settle, Subscribe};
 use tidegate_broker::{GroupRef, Principal, Refusal, Reply, Request, SourceRef};
@@ -258,14 +259,17 @@ impl Connection {
         let pump = pump.clone();
         tokio::spawn(async move {
             let admitted = tokio::select! {
-                admitted = this.admit(&pump, hello) => admitted.and_then(|principal| {
+                admitted = this.admit(&pump, hello) => admitted.and_then(|admitted| {
                     this.seat()?;
-                    Ok(principal)
+                    Ok(admitted)
                 }),
                 _ = pump.closed() => return,
             };
             match admitted {
-                Ok(principal) => this.welcome(&pump, principal),
+                Ok((principal, public_key)) => {
+                    this.welcome(&pump, principal);
+                    this.end_when_revoked(&pump, &public_key).await;
+                }
                 Err(refusal) => {
                     tracing::info!(remote = %this.remote, %refusal, "client turned away");
                     this.shared.observer.event(Event::TurnedAway(refusal.code));
@@ -279,7 +283,7 @@ impl Connection {
         &self,
         pump: &Pump<ServerSession>,
         hello: proto::Hello,
-    ) -> Result<Principal, Refusal> {
+    ) -> Result<(Principal, [u8; 32]), Refusal> {
         let mut exporter = [0; EXPORTER_BYTES];
         pump.connection()
             .export_keying_material(&mut exporter, EXPORTER_LABEL, &[])
@@ -291,19 +295,22 @@ impl Connection {
             )),
             Some(proto::Auth::Key(proof)) => {
                 let credentials = credentials(&proof.public_key, &proof.signature, exporter)?;
-                self.shared.service.authenticate(&credentials).await
+                let principal = self.shared.service.authenticate(&credentials).await?;
+                Ok((principal, credentials.public_key))
             }
             Some(proto::Auth::Login(login)) => {
                 let credentials = credentials(&login.public_key, &login.signature, exporter)?;
                 let name = Name::new(&login.name).map_err(|error| {
                     Refusal::new(code::INVALID_NAME, format!("client name: {error}"))
                 })?;
+                let public_key = credentials.public_key;
                 let login = Login {
                     token: login.token,
                     name,
                     credentials,
                 };
-                self.shared.service.login(login).await
+                let principal = self.shared.service.login(login).await?;
+                Ok((principal, public_key))
             }
         }
     }
@@ -331,6 +338,21 @@ impl Connection {
 
     fn standing(&self) -> MutexGuard<'_, Standing> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the connection as soon as its key is let in no more, whatever is under way.
+    async fn end_when_revoked(&self, pump: &Pump<ServerSession>, public_key: &[u8; 32]) {
+        let revoked = self.shared.service.revoked(public_key);
+        tokio::select! {
+            refusal = revoked => {
+                tracing::info!(remote = %self.remote, %refusal, "connection ended by this side");
+                self.shared.observer.event(Event::TurnedAway(refusal.code));
+                let reason = map::refused(refusal);
+                pump.connection()
+                    .close(VarInt::from_u32(reason.code.0.into()), reason.message.as_bytes());
+            }
+            _ = pump.closed() => {}
+        }
     }
 
     fn welcome(&self, pump: &Pump<ServerSession>, principal: Principal) {

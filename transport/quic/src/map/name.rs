@@ -19,6 +19,10 @@ pub(super) fn namespace(text: &str) -> Result<Name, Refusal> {
     name(text, "namespace", Name::new)
 }
 
+pub(super) fn client_name(text: &str) -> Result<Name, Refusal> {
+    name(text, "client", Name::new)
+}
+
 pub(super) fn part<T>(part: Option<T>, what: &str) -> Result<T, Refusal> {
     part.ok_or_else(|| Refusal::new(code::PROTOCOL, format!("the request has no {what}")))
 }

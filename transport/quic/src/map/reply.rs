@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use tidegate_broker::reply::{
-    BackupBegun, CursorInfo, CursorMove, GroupInfo, PluginInfo, QueueInfo, Reply, SubscriptionInfo,
-    TopicInfo, ViewInfo,
+    BackupBegun, ClientInfo, CursorInfo, CursorMove, GroupInfo, PluginInfo, QueueInfo, Reply,
+    SubscriptionInfo, TopicInfo, ViewInfo,
 };
 use tidegate_broker::request::{BindingSpec, OnError, RetryPolicy};
-use tidegate_model::Code;
+use tidegate_model::{Code, Name, Role};
 use tidegate_wire::proto::{self, ReplyKind};
 
 use super::name::{group_out, plugin_out, source_out, topic_out, view_out};
@@ -52,6 +52,14 @@ pub(crate) fn reply(reply: Reply) -> Option<ReplyKind> {
             bytes: piece.bytes,
             unreadable: piece.unreadable,
         }),
+        Reply::Invited(invited) => ReplyKind::Invited(proto::Invited {
+            token: invited.token,
+            expires_ms: invited.expires.0,
+        }),
+        Reply::Clients(page) => ReplyKind::Clients(proto::Clients {
+            clients: page.clients.into_iter().map(client).collect(),
+            more: page.more,
+        }),
         Reply::Received(_)
         | Reply::Read(_)
         | Reply::Found(_)
@@ -60,6 +68,18 @@ pub(crate) fn reply(reply: Reply) -> Option<ReplyKind> {
             return None;
         }
     })
+}
+
+fn client(info: ClientInfo) -> proto::Client {
+    proto::Client {
+        name: info.name.to_string(),
+        roles: info.roles.iter().map(Role::number).collect(),
+        namespaces: info.namespaces.iter().map(Name::to_string).collect(),
+        public_key: info.public_key.map(|key| Bytes::copy_from_slice(&key)),
+        since_ms: info.since.0,
+        revoked_ms: info.revoked.map(|at| at.0),
+        expires_ms: info.expires.map(|at| at.0),
+    }
 }
 
 fn backup_begun(begun: BackupBegun) -> proto::BackupBegun {

@@ -1,20 +1,22 @@
 //! From what travels to the broker's requests.
 
+use tidegate_broker::limit::CLIENT_NAMESPACES_MAX;
 use tidegate_broker::request::{
     BackupEnd, BackupFiles, BackupRead, Bind, BindingSpec, CreateGroup, CreateTopic, CreateView,
-    DeployPlugin, FindMessages, GetMessage, List, OnError, OneGroup, OnePlugin, OneTopic, OneView,
-    Read, Receive, ResetGroup, RetryPolicy, Settle, Unbind, UpdateTopic,
+    DeployPlugin, FindMessages, GetMessage, InviteClient, List, ListClients, OnError, OneGroup,
+    OnePlugin, OneTopic, OneView, Read, Receive, ResetGroup, RetryPolicy, RevokeClient, Settle,
+    Unbind, UpdateTopic,
 };
 use tidegate_broker::{Refusal, Request};
 use tidegate_model::{
-    BatchId, BookmarkError, MessageId, Name, Order, Seq, ShardId, Timestamp, code,
+    BatchId, BookmarkError, MessageId, Name, Order, Role, Roles, Seq, ShardId, Timestamp, code,
 };
 use tidegate_wire::proto::{self, RequestKind};
 
 use super::data::encoded_runs;
 use super::name::{
-    group, group_checked, namespace, part, plugin_checked, source, start, topic, topic_checked,
-    view_checked,
+    client_name, group, group_checked, namespace, part, plugin_checked, source, start, topic,
+    topic_checked, view_checked,
 };
 
 /// The broker's request, or why there is none.
@@ -117,6 +119,61 @@ pub(crate) fn request(kind: RequestKind) -> Result<Request, Refusal> {
             len: read.len,
         }),
         RequestKind::BackupEnd(end) => Request::BackupEnd(BackupEnd { backup: end.backup }),
+        RequestKind::InviteClient(invite) => Request::InviteClient(InviteClient {
+            name: client_name(&invite.name)?,
+            roles: roles(&invite.roles)?,
+            namespaces: namespaces(&invite.namespaces)?,
+            life_ms: invite.life_ms,
+        }),
+        RequestKind::ListClients(list) => Request::ListClients(ListClients {
+            name: match &list.name[..] {
+                "" => None,
+                name => Some(client_name(name)?),
+            },
+            after: list.after.map(|key| public_key(&key)).transpose()?,
+            revoked: list.revoked,
+        }),
+        RequestKind::RevokeClient(revoke) => Request::RevokeClient(RevokeClient {
+            name: client_name(&revoke.name)?,
+            public_key: revoke.public_key.map(|key| public_key(&key)).transpose()?,
+        }),
+    })
+}
+
+/// Bounded before anything is made of it.
+fn namespaces(texts: &[String]) -> Result<Vec<Name>, Refusal> {
+    if texts.len() > CLIENT_NAMESPACES_MAX {
+        return Err(Refusal::new(
+            code::INVALID_ARGUMENT,
+            format!(
+                "a client is kept to at most {CLIENT_NAMESPACES_MAX} namespaces; this invitation names {}",
+                texts.len()
+            ),
+        ));
+    }
+    texts.iter().map(|text| namespace(text)).collect()
+}
+
+fn roles(numbers: &[u32]) -> Result<Roles, Refusal> {
+    numbers
+        .iter()
+        .map(|number| {
+            Role::from_number(*number).ok_or_else(|| {
+                Refusal::new(
+                    code::INVALID_ARGUMENT,
+                    format!("this server knows no role of number {number}"),
+                )
+            })
+        })
+        .collect()
+}
+
+fn public_key(bytes: &[u8]) -> Result<[u8; 32], Refusal> {
+    bytes.try_into().map_err(|_| {
+        Refusal::new(
+            code::INVALID_ARGUMENT,
+            format!("a public key has 32 bytes; this one has {}", bytes.len()),
+        )
     })
 }
 

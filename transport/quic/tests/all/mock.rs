@@ -12,7 +12,7 @@ use tidegate_broker::request::{
     EndProducer, Outcome, ProducerIdentity, Publish, Read, Receipt, Receive, RetryPolicy, Settle,
     StartAt, Subscribe,
 };
-use tidegate_broker::{GroupRef, Principal, Refusal, Reply, Request, principal::Role};
+use tidegate_broker::{GroupRef, Principal, Refusal, Reply, Request};
 use tidegate_model::{
     Code, Codec, LeaseId, Name, Offset, ProducerEpoch, ProducerId, QueueId, Section, Seq, ShardId,
     Timestamp, TopicRef, TopicSettings, checksum::crc32c, code,
@@ -499,10 +499,7 @@ fn verify(credentials: &Credentials) -> Result<(), Refusal> {
 }
 
 fn principal(name: &Name) -> Principal {
-    Principal {
-        name: name.clone(),
-        role: Role::Admin,
-    }
+    Principal::admin(name.clone())
 }
 
 impl Service for Mock {
@@ -518,6 +515,10 @@ impl Service for Mock {
                 .map(principal)
                 .ok_or_else(|| Refusal::new(code::AUTH_FAILED, "the key isn't registered"))
         })
+    }
+
+    fn revoked(&self, _: &[u8; 32]) -> BoxFuture<'static, Refusal> {
+        Box::pin(std::future::pending())
     }
 
     fn end_producer(&self, ended: EndProducer) {

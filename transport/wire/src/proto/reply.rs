@@ -14,7 +14,7 @@ pub struct Reply {
     /// The answer; `None` is a kind from the future.
     #[prost(
         oneof = "ReplyKind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20"
     )]
     pub kind: Option<ReplyKind>,
 }
@@ -76,6 +76,12 @@ pub enum ReplyKind {
     /// A piece of a file of a backup.
     #[prost(message, tag = "18")]
     BackupPiece(BackupPiece),
+    /// A token that lets a key in once.
+    #[prost(message, tag = "19")]
+    Invited(Invited),
+    /// Who is let in or invited.
+    #[prost(message, tag = "20")]
+    Clients(Clients),
 }
 
 /// A topic as it is.
@@ -477,4 +483,52 @@ pub struct BackupPiece {
     /// Bytes that can't be read.
     #[prost(uint64, tag = "2")]
     pub unreadable: u64,
+}
+
+/// A token that lets a key in once.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Invited {
+    /// The token.
+    #[prost(string, tag = "1")]
+    pub token: String,
+    /// Until when, in ms since the Unix epoch.
+    #[prost(int64, tag = "2")]
+    pub expires_ms: i64,
+}
+
+/// A page of who is let in or invited.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Clients {
+    /// Invitations first, then by rising public key.
+    #[prost(message, repeated, tag = "1")]
+    pub clients: Vec<Client>,
+    /// More follow after the last one.
+    #[prost(bool, tag = "2")]
+    pub more: bool,
+}
+
+/// Somebody who is, was or may be let in.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Client {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Numbers of [`tidegate_model::Role`].
+    #[prost(uint32, repeated, tag = "2")]
+    pub roles: Vec<u32>,
+    /// In which namespaces; none is all.
+    #[prost(string, repeated, tag = "3")]
+    pub namespaces: Vec<String>,
+    /// Its Ed25519 public key, 32 bytes; absent while it is invited.
+    #[prost(bytes = "bytes", optional, tag = "4")]
+    pub public_key: Option<Bytes>,
+    /// When it was let in, or invited, in ms since the Unix epoch.
+    #[prost(int64, tag = "5")]
+    pub since_ms: i64,
+    /// When its key was revoked.
+    #[prost(int64, optional, tag = "6")]
+    pub revoked_ms: Option<i64>,
+    /// When its invitation ends.
+    #[prost(int64, optional, tag = "7")]
+    pub expires_ms: Option<i64>,
 }

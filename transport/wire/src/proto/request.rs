@@ -9,7 +9,7 @@ pub struct Request {
     /// What is asked; `None` is a kind from the future, refused as `unsupported`.
     #[prost(
         oneof = "RequestKind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33"
     )]
     pub kind: Option<RequestKind>,
 }
@@ -107,6 +107,15 @@ pub enum RequestKind {
     /// Ends a backup: `Done`.
     #[prost(message, tag = "30")]
     BackupEnd(BackupEnd),
+    /// Makes a token that lets a key in once: `Invited`.
+    #[prost(message, tag = "31")]
+    InviteClient(InviteClient),
+    /// Lists who is let in or invited: `Clients`.
+    #[prost(message, tag = "32")]
+    ListClients(ListClients),
+    /// Ends what a client may do: `Done`.
+    #[prost(message, tag = "33")]
+    RevokeClient(RevokeClient),
 }
 
 /// Nothing to say.
@@ -546,4 +555,46 @@ pub struct BackupEnd {
     /// The backup, as its begin was answered.
     #[prost(uint64, tag = "1")]
     pub backup: u64,
+}
+
+/// Makes a token that lets a key in once.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct InviteClient {
+    /// How the client is to be known.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Numbers of [`tidegate_model::Role`].
+    #[prost(uint32, repeated, tag = "2")]
+    pub roles: Vec<u32>,
+    /// In which namespaces; none is all.
+    #[prost(string, repeated, tag = "3")]
+    pub namespaces: Vec<String>,
+    /// How long the token is good for, in ms.
+    #[prost(uint64, tag = "4")]
+    pub life_ms: u64,
+}
+
+/// Lists who is let in or invited, page by page.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ListClients {
+    /// Of this name alone; empty for all.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// The public key at which the page before ended; absent begins.
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub after: Option<Bytes>,
+    /// Revoked keys too.
+    #[prost(bool, tag = "3")]
+    pub revoked: bool,
+}
+
+/// Ends what a client may do.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct RevokeClient {
+    /// Its name: all its keys, and an invitation of that name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Of its keys this one alone.
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub public_key: Option<Bytes>,
 }
