@@ -8,8 +8,7 @@ use tidegate_model::{Name, Role, Roles, code};
 
 use crate::app::App;
 use crate::confirm::Confirm;
-use crate::connect::with_client;
-use crate::context::Store;
+use crate::connect::{self, with_client};
 use crate::failure::{Failure, Result};
 use crate::output::{Column, Item};
 use crate::units;
@@ -138,13 +137,8 @@ pub(crate) async fn run(app: &mut App, command: Command) -> Result<()> {
 }
 
 async fn invite_client(app: &mut App, client: &Client, invite: &InviteClient) -> Result<()> {
+    let address = connect::address(app)?;
     let invited = client.invite_client(invite).await?;
-    let address = match app.global.server.clone() {
-        Some(address) => address,
-        None => Store::find()?
-            .named_or_current(app.global.context.as_deref())
-            .map_or_else(|_| "ADDRESS".to_owned(), |(_, context)| context.address),
-    };
     let (name, token) = (&invite.name, &invited.token);
     let value = json!({
         "kind": "invitation",

@@ -16,10 +16,7 @@ const LOOPBACK_MTU: u16 = 6000;
 
 /// Connects to the server that options, environment or the context in use name.
 pub(crate) async fn connect(app: &mut App) -> Result<Client> {
-    let has_key = [KEY_VARIABLE, KEY_FILE_VARIABLE]
-        .iter()
-        .any(|name| env::var_os(name).is_some_and(|value| !value.is_empty()));
-    if has_key && app.global.context.is_none() {
+    if has_environment(app) {
         return of_environment(app.global.server.as_deref()).await;
     }
     let store = Store::find()?;
@@ -37,6 +34,26 @@ pub(crate) async fn connect(app: &mut App) -> Result<Client> {
     open(address, &context.key)
         .await
         .map_err(|failure| failure.because(format!("{said} names {address}")))
+}
+
+/// The address that [`connect`] goes to, for whoever is to go there too.
+pub(crate) fn address(app: &App) -> Result<String> {
+    if let Some(address) = &app.global.server {
+        return Ok(address.clone());
+    }
+    if has_environment(app) {
+        return Ok(ClientConfig::from_env()?.address.to_string());
+    }
+    let (_, context) = Store::find()?.named_or_current(app.global.context.as_deref())?;
+    Ok(context.address)
+}
+
+/// Whether the environment has a key, which counts unless a context is named.
+fn has_environment(app: &App) -> bool {
+    let has_key = [KEY_VARIABLE, KEY_FILE_VARIABLE]
+        .iter()
+        .any(|name| env::var_os(name).is_some_and(|value| !value.is_empty()));
+    has_key && app.global.context.is_none()
 }
 
 /// As an application does, which has no contexts.

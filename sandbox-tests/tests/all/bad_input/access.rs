@@ -1,5 +1,8 @@
 //! Tokens, keys, pins and addresses.
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+
 use expect_test::expect;
 use tidegate_client::{Client, ClientKey, ConnectOptions, Pin};
 use tidegate_model::code;
@@ -122,4 +125,33 @@ fn a_server_that_is_away_is_told_from_one_that_refuses() {
     );
     sandbox.start_again();
     assert_unharmed(&mut sandbox);
+}
+
+#[test]
+fn a_ready_file_is_its_owners_alone_and_never_written_over_a_link() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (ready, beside, target) = (path("r.json"), path("r.json.new"), path("target"));
+    fs::write(&target, "precious").unwrap();
+    for link in [&ready, &beside] {
+        symlink(&target, link).unwrap();
+        let finished = Tidegate::with_home(&path("home"))
+            .command(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .arg("--data")
+            .arg(path("data"))
+            .arg("--ready-file")
+            .arg(&ready)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&finished.stderr);
+        assert_eq!(finished.status.code(), Some(1), "{said}");
+        assert!(said.contains("no plain file of this user"), "{said}");
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+        fs::remove_file(link).unwrap();
+    }
+    let broker = BrokerProcess::start(folder.path());
+    let mode = fs::metadata(path("ready.json")).unwrap().mode();
+    assert_eq!(mode & 0o777, 0o600, "it holds a token");
+    assert_eq!(broker.stop().code, 0);
+    assert!(!path("ready.json").exists());
 }
