@@ -6,7 +6,8 @@
 //! one. Zeros are no batch and have no valid checksum, so who verifies what it has read notices; who
 //! can't verify asks afterwards whether a map has lost anything since it began.
 //!
-//! A fault anywhere else goes to whoever handled it before, by default to the end of the process.
+//! Everything else goes to whoever handled it before, by default to the end of the process: a fault at
+//! another place or of another kind, and a signal that somebody sent.
 #![expect(
     unsafe_code,
     reason = "a signal can't be handled in safe Rust, nor a page be replaced"
@@ -25,6 +26,8 @@ use crate::sync::lock;
 
 /// A handler with `SA_SIGINFO`.
 type Handler = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
+/// A handler without.
+type PlainHandler = extern "C" fn(c_int);
 
 /// Maps whose places are kept together. There are as many blocks as maps ask for: one per segment
 /// and index file that is open.
@@ -163,17 +166,20 @@ fn install() -> io::Result<()> {
 }
 
 extern "C" fn on_bus_error(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    // SAFETY: the kernel gives a handler with SA_SIGINFO a valid `siginfo_t`; that of a fault has an
-    // address. Codes of signals that somebody sent are not positive (sigaction(2)).
-    let address = unsafe { ((*info).si_code > 0).then(|| (*info).si_addr().addr()) };
+    // SAFETY: the kernel gives a handler with SA_SIGINFO a valid `siginfo_t`.
+    let code = unsafe { (*info).si_code };
+    // A page that can't be had has this code; a misaligned access and memory that fails have others, and
+    // who sent a signal has one that is not positive (sigaction(2)).
+    let address = (code == libc::BUS_ADRERR).then(|| {
+        // SAFETY: as above, and with this code it has an address.
+        unsafe { (*info).si_addr().addr() }
+    });
     // SAFETY: the address of this thread's `errno`, which the interrupted code may be about to read.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: as above, it is valid for reads.
     let saved = unsafe { *errno };
-    match address {
-        None => end(signal),
-        Some(address) if put_zeros(address) => {}
-        Some(_) => pass_on(signal, info, context),
+    if !address.is_some_and(put_zeros) {
+        pass_on(signal, info, context, code > 0);
     }
     // SAFETY: as above, it is valid for writes.
     unsafe { *errno = saved };
@@ -238,18 +244,39 @@ fn put(at: usize, len: usize) -> bool {
     zeros != libc::MAP_FAILED
 }
 
-/// Does what a SIGBUS did before at a fault: Rust's standard library tells a stack overflow by it. A
-/// handler of the kind that takes no `siginfo_t` can tell nothing, and isn't asked.
-fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    let before = BEFORE.get().map(|(before, _)| before);
-    let Some(before) = before.filter(|before| before.sa_flags & libc::SA_SIGINFO != 0) else {
-        end(signal);
-        return;
+/// Does what a SIGBUS did before this handler: Rust's standard library tells a stack overflow by it.
+fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void, is_fault: bool) {
+    let Some((before, _)) = BEFORE.get() else {
+        return end(signal);
     };
-    // SAFETY: the system gave us this address as that of a handler, and the flag says which kind: with
-    // it the address is neither `SIG_DFL` nor `SIG_IGN`.
-    let handler = unsafe { mem::transmute::<usize, Handler>(before.sa_sigaction) };
-    handler(signal, info, context);
+    match before.sa_sigaction {
+        // A fault can't be ignored: the same instruction would meet it again.
+        libc::SIG_IGN if !is_fault => return,
+        libc::SIG_IGN | libc::SIG_DFL => return end(signal),
+        handler if before.sa_flags & libc::SA_SIGINFO != 0 => {
+            // SAFETY: the system gave us this address as that of a handler, and the flag says which kind.
+            let handler = unsafe { mem::transmute::<usize, Handler>(handler) };
+            handler(signal, info, context);
+        }
+        handler => {
+            // SAFETY: as above, without the flag it is of the other kind.
+            let handler = unsafe { mem::transmute::<usize, PlainHandler>(handler) };
+            handler(signal);
+        }
+    }
+    // A handler may leave the end to the default action and to the instruction that faulted, which runs
+    // again when it returns. A signal that was sent has no such instruction.
+    if !is_fault && is_default(signal) {
+        end(signal);
+    }
+}
+
+fn is_default(signal: c_int) -> bool {
+    // SAFETY: all zeros is a valid `sigaction`, to be written over.
+    let mut now: libc::sigaction = unsafe { mem::zeroed() };
+    // SAFETY: asks for the present action, into a place of its type; may be done in a handler.
+    let asked = unsafe { libc::sigaction(signal, ptr::null(), &raw mut now) };
+    asked == 0 && now.sa_sigaction == libc::SIG_DFL
 }
 
 /// Ends the process by the signal, when its handler returns.

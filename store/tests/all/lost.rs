@@ -215,3 +215,65 @@ fn a_backup_counts_what_a_broken_map_has_lost() {
         }
     }
 }
+
+/// Says to a test that started itself what it is to do.
+const ROLE: &str = "TIDEGATE_TEST_BUS_ERROR";
+/// How a handler ends the process that was there before the store's.
+const BEFORE: i32 = 42;
+/// How a process ends that went on.
+const WENT_ON: i32 = 43;
+
+extern "C" fn before(_: i32) {
+    // SAFETY: may be called in a handler (signal-safety(7)).
+    #[expect(unsafe_code, reason = "there is no other way to end in a handler")]
+    unsafe {
+        libc::_exit(BEFORE)
+    }
+}
+
+/// Sends itself a SIGBUS once a file was mapped, so that the store's handler is there.
+fn bus_error(role: &str) -> ! {
+    #[expect(unsafe_code, reason = "signals can't be set up in safe Rust")]
+    // SAFETY: the handler only ends the process; nothing else of it listens to this signal.
+    unsafe {
+        match role {
+            "handled" => libc::signal(libc::SIGBUS, before as *const () as usize),
+            "ignored" => libc::signal(libc::SIGBUS, libc::SIG_IGN),
+            "default" => libc::signal(libc::SIGBUS, libc::SIG_DFL),
+            // Rust's own, which is there from the start.
+            _ => 0,
+        };
+    }
+    let read = Read::new();
+    #[expect(unsafe_code, reason = "as above")]
+    // SAFETY: a signal to this thread, which every process may send itself.
+    unsafe {
+        libc::raise(libc::SIGBUS);
+    }
+    drop(read);
+    std::process::exit(WENT_ON)
+}
+
+#[test]
+fn a_bus_error_that_somebody_sent_goes_to_who_handled_it_before() {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    if let Ok(role) = std::env::var(ROLE) {
+        bus_error(&role);
+    }
+    let ended = |role| {
+        let name = "lost::a_bus_error_that_somebody_sent_goes_to_who_handled_it_before";
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args([name, "--exact", "--nocapture"])
+            .env(ROLE, role)
+            .output()
+            .unwrap()
+            .status;
+        (status.code(), status.signal())
+    };
+    assert_eq!(ended("handled"), (Some(BEFORE), None));
+    assert_eq!(ended("ignored"), (Some(WENT_ON), None));
+    assert_eq!(ended("default"), (None, Some(libc::SIGBUS)));
+    assert_eq!(ended("rust"), (None, Some(libc::SIGBUS)));
+}
