@@ -31,7 +31,9 @@ pub enum FileId {
     Manifest {
         /// The generation.
         generation: u64,
-        /// CRC-32C of the file.
+        /// At a node, CRC-32C of the file: the same for every manifest, as each ends in its own. In a
+        /// backup folder, CRC-32C of what stands before that end, which tells manifests apart; in
+        /// folders that an earlier release wrote, as at a node.
         crc: u32,
     },
     /// A part of a snapshot generation.

@@ -255,8 +255,15 @@ fn read_format(vfs: &dyn Vfs, dir: &Path) -> Result<Option<String>, BackupError>
         });
     }
     let node = lines.next().and_then(|line| line.strip_prefix(NODE_WORD));
-    let node = node.ok_or_else(|| BackupError::damaged(path, "it names no node"))?;
+    let node = node.ok_or_else(|| BackupError::damaged(&path, "it names no node"))?;
+    if text != format_text(node) {
+        return Err(BackupError::damaged(path, "it isn't as it was written"));
+    }
     Ok(Some(node.to_owned()))
+}
+
+fn format_text(node: &str) -> String {
+    format!("{FORMAT_WORDS}{BACKUP_VERSION}\n{NODE_WORD}{node}\n")
 }
 
 fn lock(vfs: &dyn Vfs, dir: &Path) -> Result<LockGuard, BackupError> {
@@ -289,7 +296,6 @@ fn create(vfs: &dyn Vfs, dir: &Path, node: &str) -> Result<(), BackupError> {
     }
     let _lock = lock(vfs, dir)?;
     sync_names(vfs, dir)?;
-    let text = format!("{FORMAT_WORDS}{BACKUP_VERSION}\n{NODE_WORD}{node}\n");
-    write_durably(vfs, dir, FORMAT_FILE, text.as_bytes())
+    write_durably(vfs, dir, FORMAT_FILE, format_text(node).as_bytes())
         .map_err(BackupError::io("writing", dir.join(FORMAT_FILE)))
 }

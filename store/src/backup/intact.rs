@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use tidegate_model::FileId;
 use tidegate_model::checksum::Crc32c;
+use tidegate_model::{BackupFile, FileId};
 
 use super::error::BackupError;
-use super::folder::BackupFolder;
+use super::folder::{BACKUP, BackupFolder};
 use super::manifest::Backup;
 use crate::check::Progress;
+use crate::folder::{FORMAT_FILE, file_name, read_whole};
+use crate::snapshot::Manifest;
 use crate::vfs::VfsFile;
 
 /// Bytes that are read or written at once.
@@ -37,12 +39,35 @@ pub struct Problem {
 }
 
 impl BackupFolder {
-    /// Reads every file that `backups` consist of, and changes nothing. `progress` is called now and
+    /// Reads every file that `backups` consist of, and changes nothing: all that a restore reads, with
+    /// the same checks, and that the folder is of the node that made them. `progress` is called now and
     /// then.
     ///
     /// # Errors
     /// None of a file that is damaged, missing or can't be read: those are part of the result.
     pub fn verify(
+        &self,
+        backups: &[Backup],
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Intact, BackupError> {
+        let mut intact = self.verify_files(backups, progress)?;
+        let others = backups.iter().filter(|backup| backup.node != self.node());
+        let others: Vec<_> = others.map(|backup| backup.number).collect();
+        if !others.is_empty() {
+            intact.problems.push(Problem {
+                name: FORMAT_FILE.to_owned(),
+                what: format!(
+                    "it names the node {:?}, and the manifests another one",
+                    self.node()
+                ),
+                backups: others,
+            });
+        }
+        Ok(intact)
+    }
+
+    /// [`BackupFolder::verify`] of what a restore reads.
+    pub(super) fn verify_files(
         &self,
         backups: &[Backup],
         progress: &mut dyn FnMut(Progress),
@@ -82,7 +107,64 @@ impl BackupFolder {
                 of,
             });
         }
+        for backup in backups {
+            // One whose file is damaged is named already.
+            let is_known = |problem: &Problem| problem.backups.contains(&backup.number);
+            if !intact.problems.iter().any(is_known)
+                && let Err((name, what)) = self.check_snapshot(backup)
+            {
+                intact.problems.push(Problem {
+                    name,
+                    what,
+                    backups: vec![backup.number],
+                });
+            }
+        }
         Ok(intact)
+    }
+
+    /// Whether the snapshot in a backup is the one that its manifest names, with all its parts. The
+    /// checksum of a file that ends in its own is the same for every such file, and a repaired folder
+    /// may use a generation's number again: so the manifest's bytes alone tell which generation it is.
+    ///
+    /// # Errors
+    /// The file's name and what is wrong with it.
+    fn check_snapshot(&self, backup: &Backup) -> Result<(), (String, String)> {
+        let ids = backup.files.iter().map(|kept| &kept.file);
+        let found = ids.clone().find(|file| {
+            matches!(file.id, FileId::Manifest { generation, .. } if generation == backup.snapshot)
+        });
+        let file = match found {
+            Some(file) => file,
+            None if backup.snapshot == 0 => return Ok(()),
+            None => {
+                let name = file_name(backup.number, BACKUP);
+                let what = format!("it lists no manifest of its snapshot, {}", backup.snapshot);
+                return Err((name, what));
+            }
+        };
+        let name = file.id.file_name();
+        let wrong = |what: String| (name.clone(), what);
+        let bytes = read_whole(self.vfs.as_ref(), &self.path(&file.id), file.len)
+            .map_err(|error| wrong(error.to_string()))?;
+        let manifest = Manifest::decode(&bytes).map_err(|error| wrong(error.to_string()))?;
+        if manifest.generation != backup.snapshot || manifest.position != backup.snapshot_position {
+            return Err(wrong(format!(
+                "it is generation {} at {}, and the backup's is {} at {}",
+                manifest.generation, manifest.position, backup.snapshot, backup.snapshot_position
+            )));
+        }
+        for part in manifest.parts() {
+            let (number, crc) = (part.file, part.crc);
+            let has_it =
+                |file: &BackupFile| file.id == FileId::Part { number, crc } && file.len == part.len;
+            if !ids.clone().any(has_it) {
+                return Err(wrong(format!(
+                    "it needs part {number} with checksum {crc:08x}, which the backup doesn't have"
+                )));
+            }
+        }
+        Ok(())
     }
 }
 

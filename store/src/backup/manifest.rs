@@ -13,6 +13,9 @@ const HEADER_BYTES: usize = 96;
 const FILE_BYTES: usize = 72;
 const RANGE_BYTES: usize = 16;
 const FOOTER_BYTES: usize = 8;
+/// In the row of a snapshot's manifest: the lower half is the CRC by which the file is named.
+const HAS_OWN_CRC: u64 = 1 << 32;
+const U32: u64 = u32::MAX as u64;
 /// Damaged ranges of a backup's log; further ones are only counted.
 pub const DAMAGED_MAX: usize = 10_000;
 /// Bytes of a node's name.
@@ -134,7 +137,8 @@ impl Backup {
             return Err(BackupManifestError::Magic);
         }
         let (body, footer) = bytes.split_at(bytes.len() - FOOTER_BYTES);
-        if u32_at(footer, 0) != crc32c(body) {
+        // The checksum doesn't cover what stands behind it, which is zero.
+        if u32_at(footer, 0) != crc32c(body) || u32_at(footer, 4) != 0 {
             return Err(BackupManifestError::Crc);
         }
         let (header, rest) = body.split_at(HEADER_BYTES);
@@ -176,6 +180,9 @@ fn encode_file(kept: &KeptFile) -> [u8; FILE_BYTES] {
     let mut row = [0; FILE_BYTES];
     let (kind, number, nonce) = match kept.file.id {
         FileId::Segment { base, nonce } => (1_u32, base, nonce),
+        FileId::Manifest { generation, crc } if crc != kept.crc => {
+            (2, generation, HAS_OWN_CRC | u64::from(crc))
+        }
         FileId::Manifest { generation, .. } => (2, generation, 0),
         FileId::Part { number, .. } => (3, number, 0),
         FileId::Component { digest } => {
@@ -201,7 +208,17 @@ fn decode_file(row: &[u8]) -> Option<KeptFile> {
         },
         2 => FileId::Manifest {
             generation: number,
-            crc,
+            crc: match u64_at(row, 16) {
+                0 => crc,
+                own => {
+                    let own_crc = u32::try_from(own & U32).ok()?;
+                    // One way to write each: the same CRC stands at 4 alone.
+                    if own & !U32 != HAS_OWN_CRC || own_crc == crc {
+                        return None;
+                    }
+                    own_crc
+                }
+            },
         },
         3 => FileId::Part { number, crc },
         4 => FileId::Component {

@@ -17,6 +17,7 @@ use crate::folder::{TEMPORARY, file_name, parse_file_name, write_durably};
 use crate::position::LogPosition;
 use crate::recovery::Scanner;
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
+use crate::snapshot::Manifest;
 use crate::vfs::{Vfs, VfsFile};
 
 /// A backup being made.
@@ -173,7 +174,7 @@ impl Receiving<'_> {
     /// Bytes that must be fetched for `file`.
     #[must_use]
     pub fn missing(&self, file: &BackupFile) -> u64 {
-        match self.there.get(&file.id) {
+        match named(&self.there, &file.id) {
             Some(there) if !there.replace => file.len.saturating_sub(there.len),
             _ => file.len,
         }
@@ -193,7 +194,7 @@ impl<'a> Receiving<'a> {
                 what: format!("{name} with {} of {} bytes", file.len, file.size),
             });
         }
-        let there = self.there.get(&file.id).filter(|there| !there.replace);
+        let there = named(&self.there, &file.id).filter(|there| !there.replace);
         if let (Some(there), FileId::Segment { base, .. }) = (there, file.id)
             && there.len <= file.len
         {
@@ -256,8 +257,17 @@ impl<'a> Receiving<'a> {
     /// # Errors
     /// As [`Incoming::write`].
     pub fn take(&mut self, incoming: Incoming<'a>) -> Result<(), BackupError> {
-        self.fetched += incoming.fetched;
-        self.kept.push(incoming.finish()?);
+        let fetched = incoming.fetched;
+        let kept = incoming.finish()?;
+        let is_known_manifest = matches!(kept.file.id, FileId::Manifest { .. })
+            && self
+                .there
+                .get(&kept.file.id)
+                .is_some_and(|there| !there.replace);
+        if !is_known_manifest {
+            self.fetched += fetched;
+        }
+        self.kept.push(kept);
         Ok(())
     }
 
@@ -334,7 +344,12 @@ impl Incoming<'_> {
         if self.file.id.crc().is_some_and(|whole| whole != crc) {
             return Err(self.wrong("its checksum is not the one that was announced"));
         }
-        let path = self.path();
+        let mut file = self.file;
+        if let FileId::Manifest { generation, .. } = file.id {
+            let crc = self.manifest_crc(generation)?;
+            file.id = FileId::Manifest { generation, crc };
+        }
+        let path = self.folder.path(&file.id);
         self.to.sync().map_err(BackupError::io("syncing", &path))?;
         if let Some(temporary) = &self.temporary {
             self.folder
@@ -342,10 +357,21 @@ impl Incoming<'_> {
                 .rename(temporary, &path)
                 .map_err(BackupError::io("renaming", temporary))?;
         }
-        Ok(KeptFile {
-            file: self.file,
-            crc,
-        })
+        Ok(KeptFile { file, crc })
+    }
+
+    /// The checksum by which a snapshot's manifest that has come is named.
+    fn manifest_crc(&self, generation: u64) -> Result<u32, BackupError> {
+        let len = usize::try_from(self.file.len).map_err(|error| self.wrong(&error.to_string()))?;
+        let mut bytes = vec![0; len];
+        self.to
+            .read_exact_at(&mut bytes, 0)
+            .map_err(BackupError::io("reading", self.path()))?;
+        let manifest = Manifest::decode(&bytes).map_err(|error| self.wrong(&error.to_string()))?;
+        if manifest.generation != generation {
+            return Err(self.wrong(&format!("it is generation {}", manifest.generation)));
+        }
+        Ok(Manifest::crc_of(&bytes))
     }
 
     fn path(&self) -> PathBuf {
@@ -356,6 +382,15 @@ impl Incoming<'_> {
         BackupError::Source {
             what: format!("{}: {what}", self.file.id.file_name()),
         }
+    }
+}
+
+/// What is there of a file that the node names. Its name for a snapshot's manifest doesn't tell one from
+/// another, so those always come; they are small.
+fn named<'a>(there: &'a HashMap<FileId, There>, id: &FileId) -> Option<&'a There> {
+    match id {
+        FileId::Manifest { .. } => None,
+        _ => there.get(id),
     }
 }
 

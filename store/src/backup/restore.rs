@@ -107,7 +107,7 @@ impl BackupFolder {
         backup: &Backup,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), BackupError> {
-        let intact = self.verify(std::slice::from_ref(backup), progress)?;
+        let intact = self.verify_files(std::slice::from_ref(backup), progress)?;
         match intact.problems.into_iter().next() {
             None => Ok(()),
             Some(problem) => Err(BackupError::damaged(

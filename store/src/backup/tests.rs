@@ -23,6 +23,15 @@ fn files() -> Vec<KeptFile> {
             200,
             3,
         ),
+        kept(
+            FileId::Manifest {
+                generation: 10,
+                crc: u32::MAX,
+            },
+            200,
+            200,
+            3,
+        ),
         kept(FileId::Part { number: 8, crc: 4 }, 0, 0, 4),
         kept(FileId::Component { digest: [0x5a; 32] }, 88_000, 88_000, 5),
     ]
@@ -47,13 +56,13 @@ fn backup() -> Backup {
 #[test]
 fn every_field_survives() {
     assert_eq!(Backup::decode(&backup().encode()), Ok(backup()));
-    assert_eq!(backup().bytes(), 65_536 + 4096 + 200 + 88_000);
+    assert_eq!(backup().bytes(), 65_536 + 4096 + 2 * 200 + 88_000);
 }
 
 #[test]
 fn damage_is_seen() {
     let bytes = backup().encode();
-    for at in 0..bytes.len() - 4 {
+    for at in 0..bytes.len() {
         let mut bytes = bytes.clone();
         bytes[at] ^= 4;
         assert!(Backup::decode(&bytes).is_err(), "byte {at}");

@@ -117,6 +117,15 @@ impl Manifest {
         })
     }
 
+    /// The checksum at the end of a manifest's bytes, of all before; 0 for fewer bytes than have one.
+    #[must_use]
+    pub fn crc_of(bytes: &[u8]) -> u32 {
+        match bytes.len().checked_sub(FOOTER_BYTES) {
+            Some(at) => u32_at(bytes, at),
+            None => 0,
+        }
+    }
+
     /// The manifest's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use tidegate_model::{Offset, QueueId, ShardId, Timestamp};
 use tidegate_store::backup::{
-    Backup, BackupError, BackupFile, BackupFolder, BackupSource, FileId, Receiving, SourceError,
+    Backup, BackupError, BackupFile, BackupFolder, BackupSource, FileId, KeptFile, Receiving,
+    SourceError,
 };
 use tidegate_store::sim::{Crash, Random, SimVfs};
-use tidegate_store::{Background, Reader, Store, TrimRow, Vfs, header::stored_bytes};
+use tidegate_store::{Background, LogPosition, Reader, Store, TrimRow, Vfs, header::stored_bytes};
 
 use crate::reclaim::{Stateless, section};
 use crate::support::{Ledger, batch, check_reads, dir, open_manual, record, small};
@@ -47,6 +48,16 @@ impl Source {
         }
     }
 
+    /// Of a store that was opened.
+    pub(crate) fn of(vfs: SimVfs, store: Store, background: Background, ledger: Ledger) -> Self {
+        Self {
+            vfs,
+            store,
+            background,
+            ledger,
+        }
+    }
+
     pub(crate) fn append(&mut self, batches: u64) {
         for _ in 0..batches {
             let number = self.ledger.len() as u64;
@@ -63,7 +74,7 @@ impl Source {
         }
     }
 
-    fn checkpoint(&mut self) {
+    pub(crate) fn checkpoint(&mut self) {
         let states = self.ledger.states();
         assert!(self.store.appender.checkpoint(Timestamp(1), states));
         self.background.run_all();
@@ -73,7 +84,12 @@ impl Source {
         folder(&self.vfs)
     }
 
-    fn back_up(&self) -> Backup {
+    /// What it was given.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    pub(crate) fn back_up(&self) -> Backup {
         let source = self.store.reader.backup().unwrap();
         take(&self.folder(), &source).unwrap()
     }
@@ -122,6 +138,9 @@ fn said(source: &BackupSource) -> Backup {
         taken: Timestamp(77),
         durable: source.durable(),
         snapshot: source.snapshot().map_or(0, |manifest| manifest.generation),
+        snapshot_position: source
+            .snapshot()
+            .map_or_else(LogPosition::default, |manifest| manifest.position),
         format: source.format(),
         damaged: source.damaged().to_vec(),
         ..Backup::default()
@@ -625,4 +644,40 @@ fn pieces_that_are_not_there_are_refused() {
         receiving.want(file),
         Err(BackupError::Source { .. })
     ));
+}
+
+/// What has the number of a snapshot's manifest in its name.
+fn is_manifest(kept: &KeptFile) -> bool {
+    matches!(kept.file.id, FileId::Manifest { .. })
+}
+
+#[test]
+fn every_byte_of_a_small_backup_is_watched() {
+    let mut source = Source::new(11);
+    source.append(22);
+    let backup = source.back_up();
+    assert!(backup.files.iter().any(is_manifest));
+    let verified = |vfs: &SimVfs| -> Result<(), String> {
+        let vfs: Arc<dyn Vfs> = Arc::new(vfs.clone());
+        let folder = BackupFolder::open(vfs, backups()).map_err(|error| error.to_string())?;
+        let backup = folder.find(Some(1)).map_err(|error| error.to_string())?;
+        let intact = folder.verify(&[backup], &mut |_| {}).unwrap();
+        match intact.problems.into_iter().next() {
+            None => Ok(()),
+            Some(problem) => Err(problem.what),
+        }
+    };
+    assert_eq!(verified(&source.vfs), Ok(()));
+    for name in source.vfs.list(backups()).unwrap() {
+        let path = backups().join(&name);
+        let len = source.vfs.contents(&path).unwrap().len() as u64;
+        // All of the small files, and every page of the large ones.
+        let step = if len > 1000 { 509 } else { 1 };
+        for at in (0..len).step_by(step) {
+            source.vfs.rot(&path, at, 1).unwrap();
+            assert!(verified(&source.vfs).is_err(), "{name}, byte {at}");
+            source.vfs.rot(&path, at, 1).unwrap();
+        }
+        assert_eq!(verified(&source.vfs), Ok(()), "{name}");
+    }
 }

@@ -178,3 +178,31 @@ fn what_was_damaged_when_it_was_fetched_is_said_by_every_backup_that_has_it() {
     drop((store, background));
     check_backups(&vfs, &[(third, &again)]);
 }
+
+#[test]
+fn a_repaired_folder_uses_the_number_of_a_generation_again() {
+    let (vfs, store, background, ledger) = opened(5);
+    let first = take(&folder(&vfs), &store.reader.backup().unwrap()).unwrap();
+    drop((store, background));
+    // All that the newest generation brought, or the numbers of what is left would be passed over.
+    let own = |ending: &str| -> Vec<PathBuf> {
+        let files = files_ending(&vfs, ending).into_iter();
+        files.filter(|path| path.starts_with(dir())).collect()
+    };
+    let manifests = own(".manifest");
+    let older = &manifests[manifests.len() - 2];
+    let parts = own(".part").into_iter();
+    for path in parts.filter(|path| path.file_stem() > older.file_stem()) {
+        vfs.rot(&path, 20, 1).unwrap();
+    }
+    repair(&vfs);
+    let (store, background, again) = open_at(&vfs, dir());
+    let mut source = Source::of(vfs.clone(), store, background, again);
+    source.append(30);
+    let second = source.back_up();
+    assert_eq!(second.snapshot, first.snapshot, "the number is used again");
+    assert_ne!(second.snapshot_position, first.snapshot_position);
+    let after = source.ledger().clone();
+    drop(source);
+    check_backups(&vfs, &[(first, &ledger), (second, &after)]);
+}
