@@ -44,6 +44,31 @@ pub fn private_folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Refuses a folder that somebody else may have filled: another user's, or one that group or others may
+/// write. That they may read it is its owner's choice, and a link to it, too.
+///
+/// # Errors
+/// Which it is, and what to do; else what the file system says.
+pub fn check_own_folder(path: &Path) -> io::Result<()> {
+    let found = fs::metadata(path)?;
+    if !found.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    let (mode, own) = (found.mode() & 0o7777, geteuid().as_raw());
+    if found.uid() != own {
+        return Err(refused(format!(
+            "it belongs to user {}, and the server runs as user {own}: run it as that user, or give the folder to the server's (`chown -R`)",
+            found.uid()
+        )));
+    }
+    if mode & 0o022 != 0 {
+        return Err(refused(format!(
+            "its mode is {mode:04o}, so others than its owner may write there: look whether all in it is yours, then `chmod 700` it"
+        )));
+    }
+    Ok(())
+}
+
 fn refused(reason: String) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, reason)
 }
@@ -104,6 +129,23 @@ mod tests {
         let file = dir.path().join("file");
         fs::write(&file, b"").unwrap();
         assert!(private_folder(&file).is_err());
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_is_refused_and_one_that_they_may_read_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        for (mode, is_ours) in [(0o700, true), (0o755, true), (0o775, false), (0o702, false)] {
+            fs::set_permissions(dir.path(), PermissionsExt::from_mode(mode)).unwrap();
+            let checked = check_own_folder(dir.path()).map_err(|error| error.to_string());
+            assert_eq!(checked.is_ok(), is_ours, "{mode:o}: {checked:?}");
+            assert!(
+                is_ours
+                    || checked
+                        .unwrap_err()
+                        .contains(&format!("mode is {mode:04o}"))
+            );
+        }
+        fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o700)).unwrap();
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub use compile::{Cancel, CompilerCommand};
 pub use digest::PluginDigest;
 pub use error::{CallError, Failure, PluginError};
 pub use filter::Filter;
-pub use folder::{create_private, open_private, private_folder};
+pub use folder::{check_own_folder, create_private, open_private, private_folder};
 pub use host::{HostConfig, PluginHost};
 pub use limits::Limits;
 pub use plugin::{Manifest, Needs, PluginInfo};

@@ -71,7 +71,8 @@ impl StartError {
     pub fn hint(&self) -> String {
         match self {
             Self::Folder { .. } => {
-                "choose a folder that this user may write: --data DIR".to_owned()
+                "choose a folder that is this user's and that only this user may write: --data DIR"
+                    .to_owned()
             }
             Self::Listen { addr, .. } => {
                 format!(

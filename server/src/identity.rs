@@ -1,8 +1,8 @@
 //! The keys of a node: made at first start, kept in the data folder, readable by its owner alone.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest;
@@ -10,6 +10,7 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
+use tidegate_runtime::{create_private, open_private, private_folder};
 
 /// Bytes of a secret key for MACs: one block of SHA-256's output.
 pub const SECRET_BYTES: usize = 32;
@@ -94,13 +95,10 @@ impl Identity {
 }
 
 fn make_folder(folder: &Path) -> Result<(), IdentityError> {
-    match DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(IdentityError::Io {
-            path: folder.to_owned(),
-            source: error,
-        }),
-        _ => Ok(()),
-    }
+    private_folder(folder).map_err(|source| IdentityError::Io {
+        path: folder.to_owned(),
+        source,
+    })
 }
 
 /// The key of the MACs over compiled plugins, below `folder`, made if it isn't there. Who loses it
@@ -143,8 +141,9 @@ fn read_or_create(
         path: path.to_owned(),
         source,
     };
-    match File::open(path) {
+    match open_private(path) {
         Ok(file) => {
+            check_private(&file, path).map_err(io)?;
             let mut bytes = Vec::new();
             file.take(KEY_FILE_BYTES_MAX)
                 .read_to_end(&mut bytes)
@@ -159,13 +158,12 @@ fn read_or_create(
         reason,
     })?;
     let temporary = path.with_extension("tmp");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(io)?;
+    // What an interrupted start left.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    let mut file = create_private(&temporary).map_err(io)?;
     file.write_all(&bytes)
         .and_then(|()| file.sync_all())
         .map_err(io)?;
@@ -177,10 +175,31 @@ fn read_or_create(
     Ok((bytes, true))
 }
 
+/// Refuses a key file that somebody else may have put there, or may have read. The folder is the
+/// server's own.
+fn check_private(file: &File, path: &Path) -> io::Result<()> {
+    let found = file.metadata()?;
+    let folder = path.parent().expect("a key file lies in a folder");
+    let (owner, own) = (found.uid(), fs::metadata(folder)?.uid());
+    let refused = |reason| Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+    if owner != own {
+        return refused(format!(
+            "it belongs to user {owner}, and its folder to user {own}: look whether it is the key that was made here, then give it to that user (`chown`)"
+        ));
+    }
+    let mode = found.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return refused(format!(
+            "its mode is {mode:04o}, so others than its owner may know the key: `chmod 600` it if they don't, else move it away to make a new one (clients must then log in again)"
+        ));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
     fn keys_survive_a_restart_and_are_private() {
@@ -196,6 +215,43 @@ mod tests {
             let mode = entry.unwrap().metadata().unwrap().permissions().mode();
             assert_eq!(mode & 0o077, 0);
         }
+    }
+
+    #[test]
+    fn keys_that_others_may_have_put_there_or_read_are_refused() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = data.path().join("keys");
+        let first = Identity::load_or_create(&folder).unwrap();
+        let said = || match Identity::load_or_create(&folder) {
+            Ok(identity) => identity.pin,
+            Err(error) => error.to_string(),
+        };
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let key = folder.join("server.key");
+        mode(&key, 0o640);
+        assert!(
+            said().contains("server.key: its mode is 0640"),
+            "{}",
+            said()
+        );
+        mode(&key, 0o600);
+        mode(&folder, 0o755);
+        assert!(said().contains("keys: its mode is 0755"), "{}", said());
+        mode(&folder, 0o700);
+        let elsewhere = data.path().join("elsewhere");
+        fs::rename(&key, &elsewhere).unwrap();
+        symlink(&elsewhere, &key).unwrap();
+        assert!(said().contains("key file") && said() != first.pin);
+        fs::remove_file(&key).unwrap();
+        fs::rename(&elsewhere, &key).unwrap();
+        assert_eq!(said(), first.pin);
+        // What a start that was interrupted left.
+        let reset = folder.join("reset.key");
+        fs::rename(&reset, reset.with_extension("tmp")).unwrap();
+        assert_eq!(said(), first.pin);
+        assert!(reset.is_file());
     }
 
     #[test]

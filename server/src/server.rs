@@ -231,11 +231,12 @@ fn make_folder(config: &Config) -> Result<(), StartError> {
             path: config.data.clone(),
             source: error,
         }),
-        _ if config.data.is_dir() => Ok(()),
-        _ => Err(StartError::Folder {
-            path: config.data.clone(),
-            source: io::ErrorKind::NotADirectory.into(),
-        }),
+        _ => {
+            tidegate_runtime::check_own_folder(&config.data).map_err(|source| StartError::Folder {
+                path: config.data.clone(),
+                source,
+            })
+        }
     }
 }
 
