@@ -213,6 +213,7 @@ pub fn required(request: &Request) -> Vec<(Action, Resource)> {
         Request::InviteClient(_) => vec![(Action::Create, Resource::Clients)],
         Request::ListClients(_) => see(Resource::Clients),
         Request::RevokeClient(_) => vec![(Action::Manage, Resource::Clients)],
+        Request::Check(checked) => required(checked),
         // Every message of every topic is in it.
         Request::BackupBegin
         | Request::BackupFiles(_)

@@ -45,11 +45,27 @@ pub enum Request {
     BackupFiles(BackupFiles),
     BackupRead(BackupRead),
     BackupEnd(BackupEnd),
+    /// Whether a request with bindings would be carried out, its plugins' words on their
+    /// configurations included. Nothing changes.
+    Check(Box<Request>),
     /// Version, uptime, limits.
     DescribeServer,
     InviteClient(InviteClient),
     ListClients(ListClients),
     RevokeClient(RevokeClient),
+}
+
+impl Request {
+    /// The bindings that it makes: each plugin is shown its configuration before the request is
+    /// carried out.
+    #[must_use]
+    pub fn bindings(&self) -> &[BindingSpec] {
+        match self {
+            Self::CreateView(create) => &create.bindings,
+            Self::Bind(bind) => std::slice::from_ref(&bind.binding),
+            _ => &[],
+        }
+    }
 }
 
 /// Makes a topic.

@@ -191,10 +191,11 @@ pub(crate) async fn run(app: &mut App, command: Command) -> Result<()> {
             let (group, topic) = (namespace.group(&group)?, namespace.topic(&topic)?);
             let binding = binding::parse(&namespace, &plugin, on_error)?;
             let sentence = format!("bind {} to {group}:{topic}", binding::show(&binding));
-            if dry_run {
-                return dry(app, &sentence);
-            }
             with_client(app, async |app, client| {
+                if dry_run {
+                    client.check_bind(&group, &topic, &binding).await?;
+                    return dry(app, &sentence);
+                }
                 client.bind(&group, &topic, &binding).await?;
                 let value = json!({
                     "kind": "binding",

@@ -72,13 +72,17 @@ pub(crate) async fn run(app: &mut App, command: Command) -> Result<()> {
                     .collect::<Result<_>>()?,
             };
             if dry_run {
-                let chain: Vec<String> = create.bindings.iter().map(binding::show).collect();
-                app.out.note(&format!(
-                    "dry run, nothing changed: make view {} with {}",
-                    create.view,
-                    chain.join("; then ")
-                ));
-                return Ok(());
+                return with_client(app, async |app, client| {
+                    client.check_view(&create).await?;
+                    let chain: Vec<String> = create.bindings.iter().map(binding::show).collect();
+                    app.out.note(&format!(
+                        "dry run, nothing changed: make view {} with {}",
+                        create.view,
+                        chain.join("; then ")
+                    ));
+                    Ok(())
+                })
+                .await;
             }
             with_client(app, async |app, client| {
                 let info = client.create_view(&create).await?;

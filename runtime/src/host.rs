@@ -129,6 +129,14 @@ impl PluginHost {
         })
     }
 
+    /// Looks at an upload's size and first bytes, which is all that this process reads of it.
+    ///
+    /// # Errors
+    /// [`PluginError::TooLarge`], [`PluginError::NotComponent`].
+    pub fn look_at(component: &[u8]) -> Result<(), PluginError> {
+        shape::check_start(component)
+    }
+
     /// Takes an upload: has it checked, compiled and tried in the child unless that was done before.
     /// Blocks while others compile, and while it compiles.
     ///

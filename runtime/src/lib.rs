@@ -47,4 +47,5 @@ pub use limits::Limits;
 pub use plugin::{Manifest, Needs, PluginInfo};
 pub use stats::{FilterStats, StatsSnapshot};
 pub use tidegate_model::guest_call::GuestBatch;
+pub use tidegate_wit::FILTER_WORLD;
 pub use verdicts::Verdicts;

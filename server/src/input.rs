@@ -11,9 +11,11 @@ use tidegate_broker::reply::Delivery;
 use tidegate_broker::request::{EndProducer, InviteClient, Publish, Settle, Subscribe};
 use tidegate_broker::{PluginFacts, Principal, Refusal, Reply, Request};
 use tidegate_model::{Name, Timestamp, code};
+use tidegate_runtime::PluginDigest;
 use tidegate_session::{DeliverySink, PublishSink, SettleSink, SubscriptionId, Ticket};
 use tokio::sync::oneshot;
 
+use crate::components::Claim;
 use crate::retention::Ask;
 use crate::validate::Facts;
 
@@ -47,11 +49,20 @@ pub(crate) enum Input {
     },
     Call {
         request: Request,
-        /// What compiling found out, for a deploy.
-        facts: Option<PluginFacts>,
+        deploy: Option<Deploying>,
         answer: Answer<Reply>,
         admitted: Admitted,
     },
+    /// Whether a request would be carried out now. Nothing is done.
+    Look {
+        request: Request,
+        /// With a deploy.
+        facts: Option<PluginFacts>,
+        answer: Answer<Looked>,
+        admitted: Admitted,
+    },
+    /// No deploy of this component is under way any more.
+    Unclaimed(PluginDigest),
     Register {
         public_key: [u8; 32],
         by: Token,
@@ -92,6 +103,21 @@ pub(crate) enum Token {
     Root(Name),
     /// An invitation's, by its SHA-256.
     Invitation([u8; 32]),
+}
+
+/// What comes with a deploy whose component is compiled and kept.
+pub(crate) struct Deploying {
+    pub(crate) facts: PluginFacts,
+    /// Keeps the component's files until the request is answered.
+    pub(crate) claim: Arc<Claim>,
+}
+
+/// What a look at a request found.
+pub(crate) enum Looked {
+    /// It asks for what is there already.
+    Done(Reply),
+    /// It would be carried out. The components of its bindings, in their order.
+    Free(Vec<PluginDigest>),
 }
 
 pub(crate) struct PublishInput {

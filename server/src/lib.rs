@@ -9,6 +9,7 @@ mod config;
 mod error;
 mod identity;
 mod token;
+mod uploads;
 
 // From a connection to the owner.
 mod input;

@@ -117,6 +117,7 @@ impl ManualNode {
             shared: Arc::clone(&shared),
             metrics: Arc::clone(&metrics),
             components: Arc::clone(&components),
+            uploads: Arc::default(),
             reader: reader.clone(),
             token: RootToken::none(),
             shards,

@@ -30,6 +30,10 @@ pub(crate) struct Metrics {
     pub(crate) expired_messages: Counter,
     pub(crate) damaged_messages: Counter,
     pub(crate) trimmed_bytes: Counter,
+    pub(crate) plugin_uploads: Gauge,
+    pub(crate) plugin_upload_bytes: Gauge,
+    pub(crate) plugins_loaded: Gauge,
+    pub(crate) plugin_loaded_bytes: Gauge,
     pub(crate) guest_calls: Counter,
     pub(crate) guest_failures: Counter,
     pub(crate) guest_records: Counter,
@@ -200,6 +204,8 @@ impl Metrics {
         let scrub_rounds = gauge("log_scrub_rounds", "Rounds through all full segments");
         let scrub_found = gauge("log_scrub_found", "Damaged ranges that scrubbing found");
         let backup_running = gauge("backup_running", "1 while a backup holds the log");
+        let plugin_uploads = gauge("plugin_uploads", "Deploys under way");
+        let plugins_loaded = gauge("plugins_loaded", "Plugin components whose code is loaded");
         let mut bytes_gauge = |name: &str, help: &str| {
             let metric = Gauge::default();
             registry.register_with_unit(name, help, Unit::Bytes, metric.clone());
@@ -216,6 +222,14 @@ impl Metrics {
         let compacted_bytes = bytes_gauge(
             "log_compacted",
             "Superseded messages that compaction by key took off since start",
+        );
+        let plugin_upload_bytes = bytes_gauge(
+            "plugin_upload",
+            "Components of deploys under way, of at most 32 MiB",
+        );
+        let plugin_loaded_bytes = bytes_gauge(
+            "plugins_loaded",
+            "Code and memory images of loaded components, of at most 512 MiB",
         );
         let scrubbed = bytes_gauge("log_scrubbed", "Bytes that scrubbing has read since start");
         let mut seconds_gauge = |name: &str, help: &str| {
@@ -253,6 +267,10 @@ impl Metrics {
             guest_failures,
             guest_records,
             guest_busy,
+            plugin_uploads,
+            plugin_upload_bytes,
+            plugins_loaded,
+            plugin_loaded_bytes,
             connections,
             handshakes_failed,
             peers_refused,

@@ -1,6 +1,7 @@
 //! The node as its front ends see it: the [`Service`] in front of the owner thread.
 
 mod clients;
+mod plugins;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,8 +11,8 @@ use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use tidegate_broker::authorize::required;
 use tidegate_broker::reply::{Invited, Published, ServerInfo, TopicInfo};
 use tidegate_broker::request::{EndProducer, InviteClient, Publish, Settle, Subscribe};
-use tidegate_broker::{Catalog, PluginFacts, Principal, Refusal, Reply, Request, authorize};
-use tidegate_model::{QueueId, Timestamp, code};
+use tidegate_broker::{Catalog, Principal, Refusal, Reply, Request, authorize};
+use tidegate_model::{Name, QueueId, Timestamp, code};
 use tidegate_session::{
     BoxFuture, Credentials, DeliverySink, Login, PublishSink, Service, SettleSink, SubscriptionId,
     Ticket,
@@ -25,6 +26,7 @@ use crate::components::Components;
 use crate::input::{Input, Inputs, PublishInput, Token, stopped};
 use crate::metrics::Metrics;
 use crate::token::{RootToken, invitation, invitation_hash};
+use crate::uploads::Uploads;
 use crate::validate::validate;
 
 use clients::Clients;
@@ -119,6 +121,7 @@ pub(crate) struct Node {
     pub(crate) shared: Arc<Shared>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) components: Arc<Components>,
+    pub(crate) uploads: Arc<Uploads>,
     pub(crate) reader: Reader,
     pub(crate) backups: Backups,
     pub(crate) token: RootToken,
@@ -151,6 +154,13 @@ impl Node {
         self.metrics.log_stats(&self.reader.stats());
         let backup = i64::from(self.backups.is_running());
         self.metrics.backup_running.set(backup);
+        let gauge = |amount: usize| i64::try_from(amount).unwrap_or(i64::MAX);
+        let (uploads, bytes) = self.uploads.under_way();
+        self.metrics.plugin_uploads.set(gauge(uploads));
+        self.metrics.plugin_upload_bytes.set(gauge(bytes));
+        let (loaded, bytes) = self.components.host().loaded();
+        self.metrics.plugins_loaded.set(gauge(loaded));
+        self.metrics.plugin_loaded_bytes.set(gauge(bytes));
         self.metrics.clock_offset.set(self.clock.offset_s());
         self.metrics.text()
     }
@@ -190,31 +200,6 @@ impl Node {
         Ok(())
     }
 
-    /// Compiles an upload and keeps it, before the catalogue hears of it.
-    async fn prepare_plugin(&self, request: &Request) -> Result<Option<PluginFacts>, Refusal> {
-        let Request::DeployPlugin(deploy) = request else {
-            return Ok(None);
-        };
-        let components = Arc::clone(&self.components);
-        let component = deploy.component.clone();
-        let prepared = tokio::task::spawn_blocking(move || {
-            let info = components.host().install(&component).map_err(|error| {
-                Refusal::new(error.code(), error.to_string()).hint(error.hint())
-            })?;
-            components.keep(info.digest, &component).map_err(|error| {
-                Refusal::new(code::FILE, format!("the component can't be kept: {error}"))
-            })?;
-            Ok(PluginFacts {
-                digest: info.digest.0,
-                world: info.world.to_string(),
-            })
-        });
-        prepared
-            .await
-            .map_err(|error| Refusal::new(code::INTERNAL, error.to_string()))?
-            .map(Some)
-    }
-
     fn prove(credentials: &Credentials) -> Result<(), Refusal> {
         UnparsedPublicKey::new(&ED25519, &credentials.public_key)
             .verify(&credentials.exporter, &credentials.signature)
@@ -226,7 +211,11 @@ impl Node {
             })
     }
 
-    async fn call_allowed(self: Arc<Self>, request: Request) -> Result<Reply, Refusal> {
+    async fn call_allowed(
+        self: Arc<Self>,
+        client: Name,
+        request: Request,
+    ) -> Result<Reply, Refusal> {
         if matches!(request, Request::DescribeServer) {
             let uptime = self.ready_at.elapsed().as_millis();
             return Ok(Reply::Server(ServerInfo {
@@ -248,13 +237,22 @@ impl Node {
         if let Request::InviteClient(invite) = request {
             return self.invite(invite).await.map(Reply::Invited);
         }
+        if matches!(request, Request::DeployPlugin(_)) {
+            return self.deploy(&client, request).await;
+        }
+        if let Request::Check(request) = request {
+            self.try_bindings(&request).await?;
+            return Ok(Reply::Done);
+        }
+        if !request.bindings().is_empty() {
+            self.try_bindings(&request).await?;
+        }
         let is_description = matches!(request, Request::DescribeTopic(_));
         let admitted = self.inputs.admit(0)?;
-        let facts = self.prepare_plugin(&request).await?;
         let (answer, answered) = oneshot::channel();
         self.inputs.send(Input::Call {
             request,
-            facts,
+            deploy: None,
             answer,
             admitted,
         });
@@ -396,7 +394,7 @@ impl Service for Front {
                 code::UNSUPPORTED,
                 "a subscription pushes and needs a stream of its own",
             )))),
-            request => Box::pin(Arc::clone(&self.0).call_allowed(request)),
+            request => Box::pin(Arc::clone(&self.0).call_allowed(principal.name.clone(), request)),
         }
     }
 

@@ -219,12 +219,23 @@ impl Owner {
             }
             Input::Call {
                 request,
+                deploy,
+                answer,
+                admitted,
+            } => {
+                self.call(request, deploy, answer, admitted);
+            }
+            Input::Look {
+                request,
                 facts,
                 answer,
                 admitted,
             } => {
-                self.call(request, facts.as_ref(), answer, admitted);
+                // Whoever went away doesn't hear it.
+                let _ = answer.send(self.look(&request, facts.as_ref()));
+                drop(admitted);
             }
+            Input::Unclaimed(digest) => self.unclaimed(digest),
             Input::Register {
                 public_key,
                 by,

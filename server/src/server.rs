@@ -1,5 +1,6 @@
 //! Putting a node together, and taking it apart.
 
+use std::collections::HashSet;
 use std::fs::DirBuilder;
 use std::io;
 use std::net::SocketAddr;
@@ -15,14 +16,14 @@ use tidegate_broker::core::Settings;
 use tidegate_broker::reply::Level;
 use tidegate_model::Role;
 use tidegate_quic::{Listener, QuicConfig, ServerIdentity};
-use tidegate_runtime::{HostConfig, PluginHost};
+use tidegate_runtime::{HostConfig, PluginDigest, PluginHost};
 use tidegate_session::Service;
 use tidegate_store::{RealVfs, RecoveryReport, Store};
 
 use crate::admin::Admin;
 use crate::backups::Backups;
 use crate::clock::{Clock, wall_timestamp};
-use crate::components::Components;
+use crate::components::{Compiler, Components};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::identity::{Identity, code_key};
@@ -54,6 +55,7 @@ pub enum TokenFor {
 /// A running node.
 pub struct Server {
     listener: Listener,
+    compiler: Compiler,
     admin: Admin,
     node: Arc<Node>,
     owner: JoinHandle<()>,
@@ -107,6 +109,16 @@ impl Server {
             inputs: inputs.clone(),
             clock: opened.clock.clone(),
         };
+        let compiler = Compiler::start(&components).map_err(StartError::Thread)?;
+        let catalog = opened.core.catalog();
+        // Where the log is damaged, what it named may yet be wanted.
+        if opened.store.report.quarantined.is_empty() {
+            let named: HashSet<_> = catalog.plugins().map(|plugin| plugin.digest).collect();
+            components.forget_others(&|digest| named.contains(&digest.0));
+        }
+        for binding in catalog.live_bindings() {
+            components.prepare(PluginDigest(binding.digest));
+        }
         let workers = Workers::start(config.workers, &tools).map_err(StartError::Thread)?;
         let retention = Retention::start(opened.store.reader.clone(), inputs.clone())
             .map_err(StartError::Thread)?;
@@ -140,6 +152,7 @@ impl Server {
             shared,
             metrics,
             components,
+            uploads: Arc::default(),
             backups: Backups::new(
                 reader.clone(),
                 config.data.join(COMPONENT_FOLDER),
@@ -165,6 +178,7 @@ impl Server {
         let address = address(&config, listener.local_addr(), &identity.pin);
         Ok(Self {
             listener,
+            compiler,
             admin,
             node,
             owner,
@@ -213,8 +227,12 @@ impl Server {
         self.node.shared.set_stopping();
         self.listener.shutdown(DRAIN).await;
         self.node.inputs.send(Input::Stop);
-        let owner = self.owner;
-        let joined = tokio::task::spawn_blocking(move || owner.join()).await;
+        let (owner, compiler) = (self.owner, self.compiler);
+        let joined = tokio::task::spawn_blocking(move || {
+            drop(compiler);
+            owner.join()
+        })
+        .await;
         if !matches!(joined, Ok(Ok(()))) {
             tracing::error!("the owner thread had panicked");
         }

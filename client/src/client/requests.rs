@@ -169,14 +169,21 @@ impl Client {
     /// # Errors
     /// `TOPIC_NOT_FOUND`, `VIEW_EXISTS`, `PLUGIN_NOT_FOUND`, `PLUGIN_CONFIG_REFUSED`.
     pub async fn create_view(&self, create: &CreateView) -> Result<ViewInfo, Error> {
-        let kind = RequestKind::CreateView(proto::CreateView {
-            view: Some(convert::view_ref(&create.view)),
-            bindings: create.bindings.iter().map(convert::binding).collect(),
-        });
+        let kind = RequestKind::CreateView(create_view(create, false));
         match self.ask(kind).await? {
             (ReplyKind::View(info), _) => convert::view_info(info),
             _ => Err(unfitting()),
         }
+    }
+
+    /// Whether [`Self::create_view`] would make the view: its plugins are shown their
+    /// configurations, and nothing changes.
+    ///
+    /// # Errors
+    /// As [`Self::create_view`].
+    pub async fn check_view(&self, create: &CreateView) -> Result<(), Error> {
+        self.ask_done(RequestKind::CreateView(create_view(create, true)))
+            .await
     }
 
     /// Removes a view.
@@ -212,16 +219,33 @@ impl Client {
         }
     }
 
-    /// Uploads a plugin version; the server compiles and checks it before it answers.
+    /// Uploads a plugin version; the server checks and compiles it before it answers. The same
+    /// component under the same name and version is there already: doing it again is no error.
     ///
     /// # Errors
-    /// The `PLUGIN_…` codes say what is wrong with the component.
+    /// The `PLUGIN_…` codes say what is wrong with the component. After `TIMEOUT`, `CANCELLED` or
+    /// `UNREACHABLE` it may be there or not: deploying the same again tells.
     pub async fn deploy_plugin(&self, deploy: &DeployPlugin) -> Result<PluginInfo, Error> {
         let kind = RequestKind::DeployPlugin(proto::DeployPlugin {
             plugin: Some(convert::plugin_ref(&deploy.plugin)),
             component: deploy.component.clone(),
         });
-        match self.ask(kind).await? {
+        let asked = self.ask(kind).await.map_err(|mut error| {
+            if matches!(
+                error.code,
+                code::TIMEOUT | code::CANCELLED | code::UNREACHABLE
+            ) {
+                error.message = format!(
+                    "{}; whether {} was deployed is unknown",
+                    error.message, deploy.plugin
+                );
+                return error.hint(
+                    "deploy the same file again: where it is there already, that changes nothing",
+                );
+            }
+            error
+        });
+        match asked? {
             (ReplyKind::Plugin(info), _) => convert::plugin_info(info),
             _ => Err(unfitting()),
         }
@@ -272,12 +296,23 @@ impl Client {
         topic: &TopicRef,
         binding: &BindingSpec,
     ) -> Result<(), Error> {
-        self.ask_done(RequestKind::Bind(proto::Bind {
-            group: Some(convert::group_ref(group)),
-            topic: Some(convert::topic_ref(topic)),
-            binding: Some(convert::binding(binding)),
-        }))
-        .await
+        self.ask_done(RequestKind::Bind(bind(group, topic, binding, false)))
+            .await
+    }
+
+    /// Whether [`Self::bind`] would bind the plugin: it is shown its configuration, and nothing
+    /// changes.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub async fn check_bind(
+        &self,
+        group: &GroupRef,
+        topic: &TopicRef,
+        binding: &BindingSpec,
+    ) -> Result<(), Error> {
+        self.ask_done(RequestKind::Bind(bind(group, topic, binding, true)))
+            .await
     }
 
     /// Removes the plugin bound to a group's subscription of a topic.
@@ -473,6 +508,23 @@ impl Client {
             (ReplyKind::Done(_), _) => Ok(()),
             _ => Err(unfitting()),
         }
+    }
+}
+
+fn create_view(create: &CreateView, dry_run: bool) -> proto::CreateView {
+    proto::CreateView {
+        view: Some(convert::view_ref(&create.view)),
+        bindings: create.bindings.iter().map(convert::binding).collect(),
+        dry_run,
+    }
+}
+
+fn bind(group: &GroupRef, topic: &TopicRef, binding: &BindingSpec, dry_run: bool) -> proto::Bind {
+    proto::Bind {
+        group: Some(convert::group_ref(group)),
+        topic: Some(convert::topic_ref(topic)),
+        binding: Some(convert::binding(binding)),
+        dry_run,
     }
 }
 

@@ -16,7 +16,8 @@ use super::consume::SettleAnswer;
 use super::durable::Pending;
 use super::publish::TERM;
 use super::{Bounds, Owner};
-use crate::input::{Admitted, Answer};
+use crate::components::Claim;
+use crate::input::{Admitted, Answer, Deploying, Looked};
 use crate::worker::{FindJob, Job, ReadJob, Wanted};
 
 /// What follows when a catalogue command is applied.
@@ -25,6 +26,8 @@ pub(super) enum Then {
         request: Box<Request>,
         answer: Answer<Reply>,
         _admitted: Admitted,
+        /// Of a deploy.
+        _claim: Option<Arc<Claim>>,
     },
     Subscribe {
         request: Subscribe,
@@ -69,7 +72,7 @@ impl Owner {
     pub(super) fn call(
         &mut self,
         request: Request,
-        facts: Option<&PluginFacts>,
+        deploy: Option<Deploying>,
         answer: Answer<Reply>,
         admitted: Admitted,
     ) {
@@ -112,17 +115,18 @@ impl Owner {
             Request::GetMessage(get) => {
                 self.search(&get.topic, Wanted::Message(get.id), answer, admitted);
             }
-            request => self.administer(request, facts, answer, admitted),
+            request => self.administer(request, deploy, answer, admitted),
         }
     }
 
     fn administer(
         &mut self,
         request: Request,
-        facts: Option<&PluginFacts>,
+        deploy: Option<Deploying>,
         answer: Answer<Reply>,
         admitted: Admitted,
     ) {
+        let facts = deploy.as_ref().map(|deploy| &deploy.facts);
         match self.core.plan(&request, facts, &Bounds(&self.reader)) {
             Plan::Reply(reply) => drop(answer.send(Ok(reply))),
             Plan::Refuse(refusal) => {
@@ -134,10 +138,51 @@ impl Owner {
                     request: Box::new(request),
                     answer,
                     _admitted: admitted,
+                    _claim: deploy.map(|deploy| deploy.claim),
                 };
                 self.append_catalog(command, then);
             }
         }
+    }
+
+    /// Whether a request would be carried out now, for who must do something for it first.
+    pub(super) fn look(
+        &self,
+        request: &Request,
+        facts: Option<&PluginFacts>,
+    ) -> Result<Looked, Refusal> {
+        let bounds = Bounds(&self.reader);
+        match self.core.plan(request, facts, &bounds) {
+            Plan::Reply(reply) => return Ok(Looked::Done(reply)),
+            Plan::Refuse(refusal) => {
+                self.metrics.refused(refusal.code);
+                return Err(refusal);
+            }
+            Plan::Append(_) => {}
+        }
+        let plugin = |name| self.core.catalog().plugin(name);
+        if let Request::DeployPlugin(deploy) = request
+            && plugin(&deploy.plugin).is_some()
+        {
+            return Ok(Looked::Done(self.core.reply_for(request, &bounds)));
+        }
+        let digests = request.bindings().iter().map(|binding| {
+            let plugin = plugin(&binding.plugin).expect("the plan looked for it");
+            PluginDigest(plugin.digest)
+        });
+        Ok(Looked::Free(digests.collect()))
+    }
+
+    /// A deploy is over: where it came to nothing, its component goes.
+    pub(super) fn unclaimed(&self, digest: PluginDigest) {
+        if !self.is_named(digest) {
+            self.components.forget(digest);
+        }
+    }
+
+    fn is_named(&self, digest: PluginDigest) -> bool {
+        let mut plugins = self.core.catalog().plugins();
+        plugins.any(|plugin| plugin.digest == digest.0)
     }
 
     fn read(
@@ -313,11 +358,7 @@ impl Owner {
             self.retention.wake();
         }
         let Some(digest) = at_stake else { return };
-        let named = self
-            .core
-            .catalog()
-            .plugins()
-            .any(|plugin| plugin.digest == digest.0);
+        let named = self.is_named(digest);
         match command {
             // A removal of the same component under another name may have come in between.
             CatalogCommand::DeployPlugin { component, .. } if named => {

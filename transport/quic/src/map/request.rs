@@ -55,14 +55,17 @@ pub(crate) fn request(kind: RequestKind) -> Result<Request, Refusal> {
             to: start(Some(part(reset.to, "place to reset to")?)),
             dry_run: reset.dry_run,
         }),
-        RequestKind::CreateView(create) => Request::CreateView(CreateView {
-            view: view_checked(create.view, Name::new)?,
-            bindings: create
-                .bindings
-                .into_iter()
-                .map(binding)
-                .collect::<Result<_, _>>()?,
-        }),
+        RequestKind::CreateView(create) => dry(
+            create.dry_run,
+            Request::CreateView(CreateView {
+                view: view_checked(create.view, Name::new)?,
+                bindings: create
+                    .bindings
+                    .into_iter()
+                    .map(binding)
+                    .collect::<Result<_, _>>()?,
+            }),
+        ),
         RequestKind::DeleteView(one) => Request::DeleteView(one_view(one)?),
         RequestKind::DescribeView(one) => Request::DescribeView(one_view(one)?),
         RequestKind::ListViews(list) => Request::ListViews(listed(&list)?),
@@ -73,11 +76,14 @@ pub(crate) fn request(kind: RequestKind) -> Result<Request, Refusal> {
         RequestKind::RemovePlugin(one) => Request::RemovePlugin(one_plugin(one)?),
         RequestKind::DescribePlugin(one) => Request::DescribePlugin(one_plugin(one)?),
         RequestKind::ListPlugins(list) => Request::ListPlugins(listed(&list)?),
-        RequestKind::Bind(bind) => Request::Bind(Bind {
-            group: group(bind.group)?,
-            topic: topic(bind.topic)?,
-            binding: binding(part(bind.binding, "binding")?)?,
-        }),
+        RequestKind::Bind(bind) => dry(
+            bind.dry_run,
+            Request::Bind(Bind {
+                group: group(bind.group)?,
+                topic: topic(bind.topic)?,
+                binding: binding(part(bind.binding, "binding")?)?,
+            }),
+        ),
         RequestKind::Unbind(unbind) => Request::Unbind(Unbind {
             group: group(unbind.group)?,
             topic: topic(unbind.topic)?,
@@ -175,6 +181,15 @@ fn public_key(bytes: &[u8]) -> Result<[u8; 32], Refusal> {
             format!("a public key has 32 bytes; this one has {}", bytes.len()),
         )
     })
+}
+
+/// A request that only asks whether it would be carried out.
+fn dry(is_dry: bool, request: Request) -> Request {
+    if is_dry {
+        Request::Check(Box::new(request))
+    } else {
+        request
+    }
 }
 
 fn find_messages(find: proto::FindMessages) -> Result<FindMessages, Refusal> {

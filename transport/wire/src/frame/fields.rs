@@ -61,6 +61,7 @@ mod tests {
     fn lists_are_counted_whatever_their_elements_take() {
         let view = |bindings| Request {
             kind: Some(RequestKind::CreateView(CreateView {
+                dry_run: false,
                 view: Some(ViewRef::default()),
                 bindings: vec![BindingSpec::default(); bindings],
             })),

@@ -344,6 +344,9 @@ pub struct CreateView {
     /// Its plugin chain, run in order.
     #[prost(message, repeated, tag = "2")]
     pub bindings: Vec<BindingSpec>,
+    /// Say whether it can be made, and make nothing; the reply is `done`.
+    #[prost(bool, tag = "3")]
+    pub dry_run: bool,
 }
 
 /// A plugin version with a configuration and an on-error policy.
@@ -399,6 +402,9 @@ pub struct Bind {
     /// What to bind.
     #[prost(message, optional, tag = "3")]
     pub binding: Option<BindingSpec>,
+    /// Say whether it can be bound, and change nothing.
+    #[prost(bool, tag = "4")]
+    pub dry_run: bool,
 }
 
 /// Removes the plugin bound to a group's subscription of a topic.

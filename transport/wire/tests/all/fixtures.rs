@@ -408,6 +408,7 @@ fn requests() {
             Kind::CreateView(proto::CreateView {
                 view: Some(view.clone()),
                 bindings: vec![binding()],
+                dry_run: false,
             }),
         ),
         ("delete-view", Kind::DeleteView(view.clone())),
@@ -429,6 +430,7 @@ fn requests() {
                 group: Some(group()),
                 topic: Some(topic()),
                 binding: Some(binding()),
+                dry_run: false,
             }),
         ),
         (

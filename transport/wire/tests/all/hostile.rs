@@ -183,6 +183,7 @@ fn half_sent_frames_of_a_connection_have_a_budget() {
 fn a_request_has_a_bound_on_its_lists() {
     let view = |bindings| proto::Request {
         kind: Some(proto::RequestKind::CreateView(proto::CreateView {
+            dry_run: false,
             view: None,
             bindings: vec![proto::BindingSpec::default(); bindings],
         })),
