@@ -48,7 +48,7 @@ fn section(body: usize) -> anyhow::Result<Vec<u8>> {
 }
 
 /// The header-match guest, built by `cargo xtask guests`.
-fn guest() -> anyhow::Result<Vec<u8>> {
+pub(crate) fn guest() -> anyhow::Result<Vec<u8>> {
     let folder = match std::env::var_os("TIDEGATE_GUESTS") {
         Some(folder) => folder.into(),
         None => {

@@ -6,6 +6,7 @@
 
 // What is measured, a verb each.
 mod filter;
+mod neighbours;
 mod publish;
 mod scale;
 mod start;
@@ -54,6 +55,12 @@ enum What {
     Transport,
     /// Filters, native and as guests.
     Filter,
+    /// A healthy view beside hostile guests; not part of a run of all.
+    Neighbours {
+        /// Folder of guests in text (`.wat`).
+        #[arg(long, default_value = "sandbox-tests/hostile")]
+        guests: PathBuf,
+    },
     /// Start-up time and idle memory.
     Start,
     /// The log by itself, against memcpy, bare syncs and maps.
@@ -118,6 +125,9 @@ fn measure(args: &Args, what: Option<&What>) -> anyhow::Result<()> {
         store::measure(&args.folder, time)?
             .into_iter()
             .for_each(show);
+    }
+    if let Some(What::Neighbours { guests }) = what {
+        show(runtime.block_on(neighbours::measure(&args.folder, guests, time))?);
     }
     if let Some(What::Scale { queues }) = what {
         show(scale::measure(&args.folder, *queues, &runtime)?);
