@@ -108,9 +108,13 @@ pub enum Fetched {
         /// Why: `PLUGIN_STOPPED`, `PLUGIN_DISABLED`, `QUARANTINED`, ….
         reason: Code,
     },
-    /// Nothing was looked at for want of room; the broker asks again after
-    /// [`crate::limit::FETCH_RETRY_MS`].
-    Busy,
+    /// Nothing was looked at now; the broker asks again after [`crate::limit::FETCH_RETRY_MS`],
+    /// or [`crate::limit::FETCH_PASSING_RETRY_MS`] unless it is `OVERLOADED`.
+    Busy {
+        /// Why: `OVERLOADED`, `PLUGIN_PAUSED`, `PLUGIN_COMPILING`, …, all of them
+        /// [passing](Code::is_passing).
+        reason: Code,
+    },
 }
 
 /// What was found in one stored batch.

@@ -65,6 +65,8 @@ pub const FETCH_RECORDS: u32 = 4_096;
 pub const FETCH_BYTES: u32 = 1024 * 1024;
 /// Wait before a fetch is repeated that found no room, in ms.
 pub const FETCH_RETRY_MS: i64 = 10;
+/// The same where a plugin waits for something that takes longer than that, in ms.
+pub const FETCH_PASSING_RETRY_MS: i64 = 250;
 /// Messages fetched ahead of credit, per cursor and queue: no fetch starts above it.
 pub const READY_MAX: u64 = 4_096;
 /// Lease runs out at a time, per cursor and queue; further messages wait.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidegate_model::{
-    BackupFile, Bookmark, Code, LeaseId, Name, Offset, ProducerEpoch, ProducerId, QueueId, Roles,
-    Seq, ShardId, Timestamp, TopicSettings,
+    BackupFile, Bookmark, Code, LeaseId, MessageId, Name, Offset, ProducerEpoch, ProducerId,
+    QueueId, Roles, Seq, ShardId, Timestamp, TopicSettings,
 };
 
 use crate::reference::{GroupRef, PluginRef, SourceRef, ViewRef};
@@ -268,6 +268,28 @@ pub struct PluginInfo {
     pub deployed: Timestamp,
     /// Views and subscriptions that bind it, as `TOPIC@VIEW` or `GROUP:TOPIC`.
     pub bound_to: Vec<String>,
+    /// The last messages that it failed on since the server started, the newest first; a list of
+    /// plugins has none.
+    pub failures: Vec<PluginFailure>,
+}
+
+/// A message that a plugin failed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginFailure {
+    /// When.
+    pub at: Timestamp,
+    /// How.
+    pub code: Code,
+    /// What the plugin or the engine said.
+    pub message: String,
+    /// The message's topic; empty if it is gone.
+    pub topic: String,
+    /// Index of its queue in the topic, from 0.
+    pub queue_index: u32,
+    /// Its offset there.
+    pub offset: Offset,
+    /// Its id.
+    pub message_id: MessageId,
 }
 
 /// An open producer.

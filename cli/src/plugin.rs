@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tidegate_client::{DeployPlugin, PluginInfo};
+use tidegate_client::{DeployPlugin, PluginFailure, PluginInfo};
 
 use crate::app::App;
 use crate::confirm::Confirm;
@@ -176,7 +176,38 @@ fn fields(info: &PluginInfo) -> Vec<(&'static str, String)> {
         ("digest", units::digest(&info.digest)),
         ("deployed", units::show_instant(info.deployed)),
         ("bound to", info.bound_to.join("\n")),
+        ("last failures", failures(info)),
     ]
+}
+
+/// One line a failure: when, on which message, how, and the plugin's words.
+fn failures(info: &PluginInfo) -> String {
+    let line = |failure: &PluginFailure| {
+        format!(
+            "{}  {} queue {} offset {} ({})  {}: {}",
+            units::show_instant(failure.at),
+            failure.topic,
+            failure.queue_index,
+            failure.offset,
+            failure.message_id,
+            failure.code,
+            failure.message
+        )
+    };
+    let lines: Vec<String> = info.failures.iter().map(line).collect();
+    lines.join("\n")
+}
+
+fn failure_value(failure: &PluginFailure) -> Value {
+    json!({
+        "at": units::show_instant(failure.at),
+        "code": failure.code.to_string(),
+        "message": failure.message,
+        "topic": failure.topic,
+        "queue": failure.queue_index,
+        "offset": failure.offset.0,
+        "id": failure.message_id.to_string(),
+    })
 }
 
 fn value(info: &PluginInfo) -> Value {
@@ -190,5 +221,6 @@ fn value(info: &PluginInfo) -> Value {
         "digest": units::digest(&info.digest),
         "deployed": units::show_instant(info.deployed),
         "bound_to": info.bound_to,
+        "failures": info.failures.iter().map(failure_value).collect::<Vec<_>>(),
     })
 }

@@ -6,7 +6,7 @@ use core::str::FromStr;
 use bytes::Bytes;
 use tidegate_model::name::{DEFAULT_NAMESPACE, split_namespace};
 use tidegate_model::{
-    Code, Name, NameError, Offset, QueueId, ShardId, Timestamp, TopicChange, TopicRef,
+    Code, MessageId, Name, NameError, Offset, QueueId, ShardId, Timestamp, TopicChange, TopicRef,
     TopicSettings,
 };
 
@@ -272,6 +272,28 @@ pub struct PluginInfo {
     pub deployed: Timestamp,
     /// Views and subscriptions that bind it, as `TOPIC@VIEW` or `GROUP:TOPIC`.
     pub bound_to: Vec<String>,
+    /// The last messages that it failed on since the server started, the newest first;
+    /// [`crate::Client::plugins`] gives none.
+    pub failures: Vec<PluginFailure>,
+}
+
+/// A message that a plugin failed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginFailure {
+    /// When.
+    pub at: Timestamp,
+    /// How.
+    pub code: Code,
+    /// What the plugin or the engine said.
+    pub message: String,
+    /// The message's topic; empty if it is gone.
+    pub topic: String,
+    /// Index of its queue in the topic, from 0.
+    pub queue_index: u32,
+    /// Its offset there.
+    pub offset: Offset,
+    /// Its id.
+    pub message_id: MessageId,
 }
 
 /// The server as it is.

@@ -45,8 +45,8 @@ pub use address::{Address, Pin};
 pub use backup::{BACKUP_PIECE_BYTES_MAX, BackupBegun, BackupPiece};
 pub use catalog::{
     BindingSpec, CreateGroup, CreateTopic, CreateView, CursorInfo, CursorMove, DeployPlugin,
-    GroupInfo, GroupRef, OnError, PluginInfo, PluginRef, QueueInfo, ResetGroup, RetryPolicy,
-    ServerInfo, Source, StartAt, SubscriptionInfo, TopicInfo, ViewInfo, ViewRef,
+    GroupInfo, GroupRef, OnError, PluginFailure, PluginInfo, PluginRef, QueueInfo, ResetGroup,
+    RetryPolicy, ServerInfo, Source, StartAt, SubscriptionInfo, TopicInfo, ViewInfo, ViewRef,
 };
 pub use client::{Client, ConnectOptions, Identity};
 pub use clients::{ClientInfo, InviteClient, Invited};

@@ -319,11 +319,11 @@ pub enum Failure {
         /// What it had.
         fuel: u64,
     },
-    /// It ran past its deadline.
-    #[error("it ran longer than {deadline_ms} ms")]
+    /// One entry took too long.
+    #[error("it ran for more than {cpu_ms} ms of CPU time")]
     Deadline {
         /// What it had.
-        deadline_ms: u32,
+        cpu_ms: u32,
     },
     /// It wanted more memory than it may have.
     #[error(
@@ -346,6 +346,15 @@ pub enum Failure {
         /// What is wrong.
         reason: String,
     },
+    /// The time of the whole fetch was spent, by this entry and those before.
+    #[error("the {cpu_ms} ms of CPU time that guests have for one fetch were spent")]
+    Spent {
+        /// What it had, in ms.
+        cpu_ms: u64,
+    },
+    /// Its binding was removed or replaced, or the server stops.
+    #[error("it was interrupted, since its binding was removed or the server stops")]
+    Interrupted,
     /// No instance could be made.
     #[error("no instance could be made: the server's {max} are taken")]
     InstancesFull {
@@ -365,6 +374,8 @@ impl Failure {
             Self::Trap { .. } => code::PLUGIN_TRAP,
             Self::OutOfFuel { .. } => code::PLUGIN_OUT_OF_FUEL,
             Self::Deadline { .. } => code::PLUGIN_DEADLINE,
+            Self::Spent { .. } => code::PLUGIN_PAUSED,
+            Self::Interrupted => code::CANCELLED,
             Self::Memory { .. } => code::PLUGIN_MEMORY,
             Self::Guest { .. } => code::PLUGIN_GUEST_ERROR,
             Self::BadVerdict { .. } => code::PLUGIN_BAD_VERDICT,
@@ -380,7 +391,7 @@ impl Failure {
             Self::Trap { .. } => {
                 "run the plugin's function on such a message in a native test: a trap is most often a panic"
             }
-            Self::OutOfFuel { .. } | Self::Deadline { .. } => {
+            Self::OutOfFuel { .. } | Self::Deadline { .. } | Self::Spent { .. } => {
                 "look for a loop without end, or do less per message"
             }
             Self::Memory { .. } => {
@@ -390,11 +401,22 @@ impl Failure {
             Self::BadVerdict { .. } => {
                 "use the SDK's macro, which writes the verdict: one bit per record, the rest zero"
             }
+            Self::Interrupted => "nothing, if the removal or the stop was meant",
             Self::InstancesFull { .. } => {
                 "unbind some plugins, or raise vm.max_map_count and restart"
             }
             Self::Disabled => "switch plugins on again",
         }
+    }
+
+    /// Whether the records of the call had a part in it: then some of them may do without it. A spent
+    /// budget, an interrupt or a full pool say nothing of any record.
+    #[must_use]
+    pub fn is_of_records(&self) -> bool {
+        !matches!(
+            self,
+            Self::Spent { .. } | Self::Interrupted | Self::InstancesFull { .. } | Self::Disabled
+        )
     }
 }
 
@@ -406,6 +428,9 @@ pub struct CallError {
     pub failure: Failure,
     /// The records of that call, counted over all batches given to the check.
     pub records: Range<usize>,
+    /// Whether there was no instance to call: making or configuring it failed, so no record was looked
+    /// at.
+    pub is_start: bool,
 }
 
 impl CallError {

@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::budget::Budget;
 use crate::cache::{Cache, Compiled};
 use crate::clock::Clock;
 use crate::compile::{CANCEL_LOOK, Cancel, CompilerCommand};
 use crate::digest::PluginDigest;
 use crate::engine;
-use crate::error::PluginError;
+use crate::error::{Failure, PluginError};
 use crate::filter::Filter;
 use crate::instance::Runner;
 use crate::limits::{CONFIG_BYTES_MAX, LOADED_BYTES_MAX, LOADED_MAX, Limits, MEMORY_BYTES_MAX};
@@ -234,12 +235,28 @@ impl PluginHost {
         self.find(digest).map(|plugin| plugin.info)
     }
 
-    /// Makes a filter of a loaded component: an instance with this configuration, within these limits.
+    /// Makes a filter of a loaded component and has the plugin take its configuration.
     ///
     /// # Errors
-    /// [`PluginError::NotLoaded`], [`PluginError::ConfigRefused`] with the plugin's words,
+    /// As [`Self::filter`], [`PluginError::ConfigRefused`] with the plugin's words,
     /// [`PluginError::Failed`] if it traps or runs too long already, [`PluginError::InstancesFull`].
     pub fn bind(
+        &self,
+        digest: PluginDigest,
+        config: &[u8],
+        limits: Limits,
+    ) -> Result<Filter, PluginError> {
+        let filter = self.filter(digest, config, limits)?;
+        filter.try_config(&mut Budget::default())?;
+        Ok(filter)
+    }
+
+    /// Makes a filter of a loaded component, with a configuration that the plugin has taken before.
+    ///
+    /// # Errors
+    /// [`PluginError::NotLoaded`], [`PluginError::Disabled`], [`PluginError::ConfigTooLarge`],
+    /// [`PluginError::MemoryLimit`].
+    pub fn filter(
         &self,
         digest: PluginDigest,
         config: &[u8],
@@ -254,7 +271,9 @@ impl PluginHost {
             });
         }
         let plugin = self.find(digest).ok_or(PluginError::NotLoaded { digest })?;
-        Filter::start(self.permit()?, plugin, config, limits)
+        self.refuse_disabled()?;
+        let shared = Arc::clone(&self.shared);
+        Ok(Filter::new(shared, plugin, config, limits))
     }
 
     /// Lets go of a removed component: its code leaves memory with its last filter, and the cache now.
@@ -376,21 +395,6 @@ impl PluginHost {
         Ok(info)
     }
 
-    fn permit(&self) -> Result<Permit, PluginError> {
-        self.refuse_disabled()?;
-        let max = self.instances_max();
-        let taken =
-            self.shared
-                .instances
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |instances| {
-                    (instances < max).then_some(instances + 1)
-                });
-        match taken {
-            Ok(_) => Ok(Permit(Arc::clone(&self.shared))),
-            Err(_) => Err(PluginError::InstancesFull { max }),
-        }
-    }
-
     fn lock_loaded(&self) -> MutexGuard<'_, HashMap<PluginDigest, Loaded>> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -414,9 +418,44 @@ impl Shared {
 /// The right to one instance, given back when dropped.
 pub(crate) struct Permit(Arc<Shared>);
 
-impl Permit {
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.0
+/// Takes the right to one instance more.
+pub(crate) fn permit(shared: &Arc<Shared>) -> Result<Permit, Full> {
+    if !shared.is_enabled() {
+        return Err(Full::Disabled);
+    }
+    let max = shared.runner.instances_max;
+    let taken = shared
+        .instances
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |instances| {
+            (instances < max).then_some(instances + 1)
+        });
+    match taken {
+        Ok(_) => Ok(Permit(Arc::clone(shared))),
+        Err(_) => Err(Full::Instances { max }),
+    }
+}
+
+/// Why there is no [`Permit`].
+pub(crate) enum Full {
+    Disabled,
+    Instances { max: usize },
+}
+
+impl From<Full> for PluginError {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Disabled => Self::Disabled,
+            Full::Instances { max } => Self::InstancesFull { max },
+        }
+    }
+}
+
+impl From<Full> for Failure {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Disabled => Self::Disabled,
+            Full::Instances { max } => Self::InstancesFull { max },
+        }
     }
 }
 

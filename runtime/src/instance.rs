@@ -1,10 +1,11 @@
 //! One instance of a component, and the limits around each entry into it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use wasmtime::component::{Func, Instance as Instantiated};
-use wasmtime::{Engine, PoolConcurrencyLimitError, ResourceLimiter, Store, Trap};
+use wasmtime::{Engine, PoolConcurrencyLimitError, ResourceLimiter, Store, Trap, UpdateDeadline};
 
+use crate::budget::{Budget, Cut, Watch, thread_cpu};
 use crate::clock::Clock;
 use crate::error::{Failure, PluginError};
 use crate::limits::{CORE_INSTANCES_PER_COMPONENT, LIFTED_BYTES_SLACK, Limits, TABLE_ELEMENTS_MAX};
@@ -19,6 +20,15 @@ pub(crate) struct Guest {
     memory_max: usize,
     memory: usize,
     refused: bool,
+    watch: Watch,
+    words: Option<String>,
+}
+
+impl Guest {
+    /// Takes what a guest says before it traps; the last of several counts.
+    pub(crate) fn hear(&mut self, text: &[u8]) {
+        self.words = Some(printable(&String::from_utf8_lossy(text)));
+    }
 }
 
 impl ResourceLimiter for Guest {
@@ -91,17 +101,24 @@ impl Instance {
         runner: &Runner,
         pre: &InstancePre<Guest>,
         limits: Limits,
+        budget: &mut Budget,
     ) -> Result<Self, Failure> {
         let guest = Guest {
             memory_max: limits.memory_bytes,
             memory: 0,
             refused: false,
+            watch: budget.watch(Duration::ZERO),
+            words: None,
         };
         let mut store = Store::new(&runner.engine, guest);
         store.limiter(|guest| guest);
         store.set_hostcall_fuel(LIFTED_BYTES_SLACK);
+        store.epoch_deadline_callback(|cx| {
+            cx.data().watch.look()?;
+            Ok(UpdateDeadline::Continue(1))
+        });
         let fuel = limits.fuel_start;
-        let (instantiated, _) = enter(runner, &mut store, limits, fuel, |store| {
+        let (instantiated, _) = enter(runner, &mut store, limits, fuel, budget, |store| {
             pre.instantiate(store)
         });
         Ok(Self {
@@ -116,6 +133,7 @@ impl Instance {
         &mut self,
         runner: &Runner,
         exports: &Exports,
+        budget: &mut Budget,
     ) -> Result<Manifest, PluginError> {
         let function = self.function(&exports.describe)?;
         let typed = function
@@ -129,9 +147,14 @@ impl Instance {
             .typed::<CheckParams<'_>, CheckResult>(&self.store)
             .map_err(|error| wrong_type("check", &error))?;
         let fuel = self.limits.fuel_base;
-        let (manifest, _) = enter(runner, &mut self.store, self.limits, fuel, |store| {
-            typed.call(store, ())
-        });
+        let (manifest, _) = enter(
+            runner,
+            &mut self.store,
+            self.limits,
+            fuel,
+            budget,
+            |store| typed.call(store, ()),
+        );
         manifest
             .map(|(manifest,)| manifest)
             .map_err(|failure| PluginError::Failed {
@@ -146,14 +169,22 @@ impl Instance {
         runner: &Runner,
         exports: &Exports,
         config: &[u8],
+        budget: &mut Budget,
     ) -> Result<Result<(), String>, Failure> {
         let function = self.function(&exports.configure).map_err(impossible)?;
         let fuel = self.limits.fuel_start;
-        let (answer, _) = enter(runner, &mut self.store, self.limits, fuel, |store| {
-            function
-                .typed::<ConfigureParams<'_>, ConfigureResult>(&*store)?
-                .call(store, (config,))
-        });
+        let (answer, _) = enter(
+            runner,
+            &mut self.store,
+            self.limits,
+            fuel,
+            budget,
+            |store| {
+                function
+                    .typed::<ConfigureParams<'_>, ConfigureResult>(&*store)?
+                    .call(store, (config,))
+            },
+        );
         answer.map(|(answer,)| answer.map_err(|message| printable(&message)))
     }
 
@@ -164,18 +195,26 @@ impl Instance {
         exports: &Exports,
         records: usize,
         call: &[u8],
+        budget: &mut Budget,
     ) -> (Result<Vec<u8>, Failure>, Spent) {
         let function = match self.function(&exports.check) {
             Ok(function) => function,
             Err(error) => return (Err(impossible(error)), Spent::default()),
         };
         let fuel = self.limits.fuel(records, call.len());
-        let (answer, spent) = enter(runner, &mut self.store, self.limits, fuel, |store| {
-            // Typed anew per call, since the type carries the buffer's lifetime; 50 ns.
-            function
-                .typed::<CheckParams<'_>, CheckResult>(&*store)?
-                .call(store, (call,))
-        });
+        let (answer, spent) = enter(
+            runner,
+            &mut self.store,
+            self.limits,
+            fuel,
+            budget,
+            |store| {
+                // Typed anew per call, since the type carries the buffer's lifetime; 50 ns.
+                function
+                    .typed::<CheckParams<'_>, CheckResult>(&*store)?
+                    .call(store, (call,))
+            },
+        );
         let verdict = answer.and_then(|(answer,)| {
             answer.map_err(|message| Failure::Guest {
                 message: printable(&message),
@@ -225,25 +264,44 @@ fn impossible(error: PluginError) -> Failure {
     }
 }
 
-/// Runs guest code under fuel and deadline.
+/// Runs guest code under fuel, and within the CPU time of one call and of the fetch.
 fn enter<R>(
     runner: &Runner,
     store: &mut Store<Guest>,
     limits: Limits,
     fuel: u64,
+    budget: &mut Budget,
     run: impl FnOnce(&mut Store<Guest>) -> wasmtime::Result<R>,
 ) -> (Result<R, Failure>, Spent) {
+    let watch = budget.watch(Duration::from_millis(u64::from(limits.call_cpu_ms)));
+    if let Err(cut) = watch.look() {
+        return (Err(cut_short(cut, limits, budget)), Spent::default());
+    }
+    store.data_mut().watch = watch;
     let _running = runner.clock.running();
-    // One tick more, since the first may come at once.
-    store.set_epoch_deadline(u64::from(limits.deadline_ms) + 1);
-    let begun = Instant::now();
+    store.set_epoch_deadline(1);
+    let begun = thread_cpu();
     let result = store.set_fuel(fuel).and_then(|()| run(store));
     let spent = Spent {
         fuel: fuel - store.get_fuel().unwrap_or(0).min(fuel),
-        busy: begun.elapsed(),
+        busy: thread_cpu().saturating_sub(begun),
     };
-    let result = result.map_err(|error| failure(&error, store.data(), limits, fuel, runner));
+    budget.spend(spent.busy);
+    let result =
+        result.map_err(|error| failure(&error, store.data(), limits, fuel, budget, runner));
     (result, spent)
+}
+
+fn cut_short(cut: Cut, limits: Limits, budget: &Budget) -> Failure {
+    match cut {
+        Cut::Call => Failure::Deadline {
+            cpu_ms: limits.call_cpu_ms,
+        },
+        Cut::Budget => Failure::Spent {
+            cpu_ms: u64::try_from(budget.cpu().as_millis()).unwrap_or(u64::MAX),
+        },
+        Cut::Interrupt => Failure::Interrupted,
+    }
 }
 
 fn failure(
@@ -251,8 +309,12 @@ fn failure(
     guest: &Guest,
     limits: Limits,
     fuel: u64,
+    budget: &Budget,
     runner: &Runner,
 ) -> Failure {
+    if let Some(cut) = error.downcast_ref::<Cut>() {
+        return cut_short(*cut, limits, budget);
+    }
     if guest.refused {
         return Failure::Memory {
             limit: limits.memory_bytes,
@@ -263,16 +325,17 @@ fn failure(
             max: runner.instances_max,
         };
     }
-    match error.downcast_ref::<Trap>() {
-        Some(Trap::OutOfFuel) => Failure::OutOfFuel { fuel },
-        Some(Trap::Interrupt) => Failure::Deadline {
-            deadline_ms: limits.deadline_ms,
+    match (error.downcast_ref::<Trap>(), &guest.words) {
+        (Some(Trap::OutOfFuel), _) => Failure::OutOfFuel { fuel },
+        // What the guest said before says more than the trap that ended it.
+        (Some(_), Some(words)) => Failure::Trap {
+            what: words.clone(),
         },
-        Some(trap) => Failure::Trap {
+        (Some(trap), None) => Failure::Trap {
             what: trap.to_string(),
         },
         // What was returned can't be read: a pointer out of bounds, text that is not UTF-8, too much.
-        None => Failure::BadVerdict {
+        (None, _) => Failure::BadVerdict {
             reason: printable(&format!("{error:#}")),
         },
     }
@@ -285,14 +348,17 @@ impl Plugin {
         runner: &Runner,
         limits: Limits,
         config: &[u8],
+        budget: &mut Budget,
     ) -> Result<Instance, StartError> {
         let mut instance =
-            Instance::start(runner, &self.pre, limits).map_err(|failure| StartError::Failed {
-                phase: "start",
-                failure,
+            Instance::start(runner, &self.pre, limits, budget).map_err(|failure| {
+                StartError::Failed {
+                    phase: "start",
+                    failure,
+                }
             })?;
         instance
-            .configure(runner, &self.exports, config)
+            .configure(runner, &self.exports, config, budget)
             .map_err(|failure| StartError::Failed {
                 phase: "configure",
                 failure,

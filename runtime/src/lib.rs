@@ -26,6 +26,7 @@ mod shape;
 mod trial;
 
 // How guests run, and what stops them.
+mod budget;
 mod clock;
 mod engine;
 
@@ -37,10 +38,11 @@ mod plugin;
 mod stats;
 mod verdicts;
 
+pub use budget::{Budget, Interrupt};
 pub use compile::{Cancel, CompilerCommand};
 pub use digest::PluginDigest;
 pub use error::{CallError, Failure, PluginError};
-pub use filter::Filter;
+pub use filter::{Filter, Run};
 pub use folder::{check_own_folder, create_private, open_private, private_folder};
 pub use host::{HostConfig, PluginHost};
 pub use limits::Limits;

@@ -42,8 +42,9 @@ pub const LOADED_MAX: usize = 256;
 /// Bytes of their code and images together. One that no filter uses goes first.
 pub const LOADED_BYTES_MAX: usize = 512 * 1024 * 1024;
 
-/// Instances at a time, where `vm.max_map_count` allows as many.
-pub const INSTANCES_MAX: usize = 4096;
+/// Instances at a time, where `vm.max_map_count` allows as many. They live for one fetch, or for one
+/// check of a configuration.
+pub const INSTANCES_MAX: usize = 256;
 /// Memory mappings that an instance may take: 4 were measured, one is spare.
 pub const MAPPINGS_PER_INSTANCE: usize = 5;
 /// Core modules instantiated by one component; the SDK's have one.
@@ -58,6 +59,14 @@ pub const GUEST_STACK_BYTES: usize = 256 * 1024;
 /// Bytes of stack that a thread needs to call guests.
 pub const CALLER_STACK_BYTES: usize = 2 * 1024 * 1024;
 
+/// CPU time that guests have for one fetch unless its maker says otherwise.
+pub const FETCH_CPU: Duration = Duration::from_millis(500);
+/// CPU time of a component's first calls, in the compiling child.
+pub(crate) const TRIAL_CPU: Duration = Duration::from_secs(2);
+/// Fuel of an operator that asks the host for memory or table elements, whose time isn't that of one
+/// instruction: some 100 ns.
+pub(crate) const GROW_FUEL: u8 = 255;
+
 /// Records of one call; more are split over calls.
 pub const CALL_RECORDS_MAX: usize = 256;
 /// Bytes of one call unless its one record is larger: what fits the second-level cache.
@@ -70,7 +79,7 @@ pub(crate) const LIFTED_BYTES_SLACK: usize = 8 * 1024;
 pub const CONFIG_BYTES_MAX: usize = 64 * 1024;
 
 /// What one binding may use. Fuel counts executed instructions and bytes of bulk operations, so a cut
-/// by fuel is repeatable; the deadline is the net beneath it for a machine that is slow.
+/// by fuel is repeatable; the CPU time is the net beneath it, for what fuel hardly counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Fuel of a call, whatever its size; also the fuel of `describe`.
@@ -81,8 +90,8 @@ pub struct Limits {
     pub fuel_per_kib: u64,
     /// Fuel for making an instance and configuring it.
     pub fuel_start: u64,
-    /// Wall time of a call in ms. A thread that gets no CPU for so long fails the call too.
-    pub deadline_ms: u32,
+    /// CPU time of an entry in ms, looked at every millisecond.
+    pub call_cpu_ms: u32,
     /// Bytes of linear memory, at most [`MEMORY_BYTES_MAX`].
     pub memory_bytes: usize,
 }
@@ -95,8 +104,8 @@ impl Default for Limits {
             fuel_base: 5_000_000,
             fuel_per_record: 100_000,
             fuel_per_kib: 100_000,
-            fuel_start: 50_000_000,
-            deadline_ms: 1000,
+            fuel_start: 20_000_000,
+            call_cpu_ms: 50,
             memory_bytes: 32 * 1024 * 1024,
         }
     }

@@ -2,12 +2,13 @@
 
 use tidegate_model::guest_call::LAYOUT;
 use tidegate_wit::{
-    FILTER_CHECK, FILTER_CONFIGURE, FILTER_DESCRIBE, FILTER_INTERFACE, FILTER_WORLD,
+    FAILURE_INTERFACE, FAILURE_REPORT, FILTER_CHECK, FILTER_CONFIGURE, FILTER_DESCRIBE,
+    FILTER_INTERFACE, FILTER_WORLD,
 };
-use wasmtime::Engine;
 use wasmtime::component::{
     Component, ComponentExportIndex, ComponentType, InstancePre, Lift, Linker,
 };
+use wasmtime::{Engine, StoreContextMut};
 
 use crate::cache::Compiled;
 use crate::digest::PluginDigest;
@@ -146,10 +147,21 @@ pub(crate) fn link(
         configure: function(FILTER_CONFIGURE)?,
         check: function(FILTER_CHECK)?,
     };
-    // The linker is empty: what isn't there can't be called.
-    let pre = Linker::new(engine)
-        .instantiate_pre(&component)
+    // Nothing else is there, so nothing else can be called.
+    let mut linker = Linker::new(engine);
+    linker
+        .instance(FAILURE_INTERFACE)
+        .and_then(|mut failure| {
+            failure.func_wrap(
+                FAILURE_REPORT,
+                |mut cx: StoreContextMut<'_, Guest>, (text,): (Vec<u8>,)| {
+                    cx.data_mut().hear(&text);
+                    Ok(())
+                },
+            )
+        })
         .map_err(engine_error)?;
+    let pre = linker.instantiate_pre(&component).map_err(engine_error)?;
     Ok((pre, exports))
 }
 

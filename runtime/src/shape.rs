@@ -1,7 +1,7 @@
 //! What a component may look like. The server looks at its size and first bytes alone; everything
 //! else is read in the compiling child, before it compiles.
 
-use tidegate_wit::{FILTER_INTERFACE, PACKAGE_PREFIX};
+use tidegate_wit::{FAILURE_INTERFACE, FILTER_INTERFACE, PACKAGE_PREFIX};
 use wasmparser::{
     CanonicalFunction, ComponentAlias, ComponentExternalKind, ComponentInstance,
     ComponentOuterAliasKind, ComponentTypeRef, Data, DataKind, Encoding, Operator, Parser, Payload,
@@ -17,9 +17,6 @@ use crate::limits::{
 use crate::text::printable;
 
 const WASM_PAGE_BYTES: u64 = 64 * 1024;
-
-/// The one import that a component may have: where it tells why it fails.
-const FAILURE_INTERFACE: &str = "tidegate:plugin/failure@0.1.0";
 
 /// Refuses what is too large or doesn't begin as a component does. Nothing is parsed.
 pub(crate) fn check_start(wasm: &[u8]) -> Result<(), PluginError> {

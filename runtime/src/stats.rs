@@ -37,7 +37,7 @@ pub struct StatsSnapshot {
     pub fuel: u64,
     /// Nanoseconds spent in it, on the caller's thread.
     pub busy_ns: u64,
-    /// Instances made: one, and one more after each failure.
+    /// Instances made: one for each run, and one more after each failure.
     pub instances: u64,
     /// The most bytes of linear memory that an instance had.
     pub memory_peak: u64,
@@ -45,7 +45,7 @@ pub struct StatsSnapshot {
     pub traps: u64,
     /// Calls that ran out of fuel.
     pub out_of_fuel: u64,
-    /// Calls cut at their deadline.
+    /// Calls cut for their CPU time.
     pub deadlines: u64,
     /// Calls that wanted too much memory.
     pub memory: u64,
@@ -106,8 +106,11 @@ impl FilterStats {
             Failure::Memory { .. } => &self.memory,
             Failure::Guest { .. } => &self.guest_errors,
             Failure::BadVerdict { .. } => &self.bad_verdicts,
-            // Neither is the guest's doing.
-            Failure::InstancesFull { .. } | Failure::Disabled => return,
+            // None is one call's doing.
+            Failure::Spent { .. }
+            | Failure::Interrupted
+            | Failure::InstancesFull { .. }
+            | Failure::Disabled => return,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         self.failures_in_a_row.fetch_add(1, Ordering::Relaxed);

@@ -5,13 +5,14 @@ use tidegate_model::guest_call::{CallBuilder, GuestBatch};
 use tidegate_model::section::Codec;
 use tidegate_model::{Message, Offset, Section, SectionBuilder, Timestamp};
 
+use crate::budget::{Budget, Interrupt};
 use crate::cache::Compiled;
 use crate::clock::Clock;
 use crate::digest::PluginDigest;
 use crate::engine::host_engine;
 use crate::error::{Failure, PluginError};
 use crate::instance::{Instance, Runner};
-use crate::limits::Limits;
+use crate::limits::{Limits, TRIAL_CPU};
 use crate::plugin::{self, Manifest, Plugin};
 
 /// One instance lives at a time; a slot is freed before the next is made.
@@ -40,8 +41,9 @@ pub(crate) fn try_out(component: &[u8], code: &[u8]) -> Result<Manifest, PluginE
         manifest: Manifest::NONE,
         code: code.to_vec(),
     };
+    let mut budget = Budget::new(TRIAL_CPU, Interrupt::default());
     let (pre, exports) = plugin::link(&runner.engine, &compiled)?;
-    let manifest = Instance::start(&runner, &pre, Limits::default())
+    let manifest = Instance::start(&runner, &pre, Limits::default(), &mut budget)
         .map_err(|failure| match failure {
             Failure::InstancesFull { .. } => PluginError::NotRunnable {
                 message: "an instance of it needs more than the server has for one".into(),
@@ -51,15 +53,15 @@ pub(crate) fn try_out(component: &[u8], code: &[u8]) -> Result<Manifest, PluginE
                 failure,
             },
         })?
-        .describe(&runner, &exports)?;
+        .describe(&runner, &exports, &mut budget)?;
     plugin::accept(&manifest)?;
     let info = plugin::info(PluginDigest([0; 32]), compiled.component_bytes, manifest);
     let plugin = Plugin { pre, exports, info };
-    judge_sample(&runner, &plugin)?;
+    judge_sample(&runner, &plugin, &mut budget)?;
     Ok(manifest)
 }
 
-fn judge_sample(runner: &Runner, plugin: &Plugin) -> Result<(), PluginError> {
+fn judge_sample(runner: &Runner, plugin: &Plugin, budget: &mut Budget) -> Result<(), PluginError> {
     let wrong = |error: String| PluginError::Engine {
         message: format!("the sample message: {error}"),
     };
@@ -75,14 +77,14 @@ fn judge_sample(runner: &Runner, plugin: &Plugin) -> Result<(), PluginError> {
     call.begin(SAMPLE_TIME, plugin.info.manifest.needs.body);
     call.push(&GuestBatch::new(section, Offset(0), SAMPLE_TIME), 0, 1);
     let call = call.finish();
-    let configured = plugin.start(runner, Limits::default(), b"").ok();
+    let configured = plugin.start(runner, Limits::default(), b"", budget).ok();
     let instance = match configured {
         Some(instance) => Some(instance),
         // It wants another configuration; what it does without any is as good a trial.
-        None => Instance::start(runner, &plugin.pre, Limits::default()).ok(),
+        None => Instance::start(runner, &plugin.pre, Limits::default(), budget).ok(),
     };
     if let Some(mut instance) = instance {
-        let _ = instance.check(runner, &plugin.exports, 1, call);
+        let _ = instance.check(runner, &plugin.exports, 1, call, budget);
     }
     Ok(())
 }

@@ -15,6 +15,8 @@ use tidegate_runtime::{
     private_folder,
 };
 
+use crate::failures::Failures;
+use crate::guests::Guests;
 use crate::input::{Input, Inputs};
 pub(crate) use missing::Compiler;
 use missing::Missing;
@@ -31,6 +33,8 @@ pub(crate) struct Components {
     missing: Missing,
     /// Numbers unfinished files, so that two never share one.
     writes: AtomicU64,
+    failures: Failures,
+    guests: Guests,
 }
 
 /// A deploy under way. While one lives, the component's files stay; with the last one the owner is
@@ -72,6 +76,8 @@ impl Components {
             claims: Mutex::default(),
             missing: Missing::default(),
             writes: AtomicU64::new(0),
+            failures: Failures::default(),
+            guests: Guests::default(),
         })
     }
 
@@ -91,6 +97,16 @@ impl Components {
             inputs: inputs.clone(),
             digest,
         }
+    }
+
+    /// How bindings do, and what runs of them.
+    pub(crate) fn guests(&self) -> &Guests {
+        &self.guests
+    }
+
+    /// The last failures of each.
+    pub(crate) fn failures(&self) -> &Failures {
+        &self.failures
     }
 
     /// Keeps a component, synced, unless it is there already.
@@ -122,6 +138,7 @@ impl Components {
         }
         self.missing.forget(digest);
         self.host.forget(digest);
+        self.failures.forget(digest);
         remove(&self.path(digest));
         // Until here, so that no deploy begins that finds half of it.
         drop(claims);
@@ -158,9 +175,26 @@ impl Components {
         }
     }
 
-    /// A filter out of a kept component. Where its compiled code isn't there, that is made elsewhere
+    /// Has a plugin take a binding's configuration, in an instance that is dropped after.
+    ///
+    /// # Errors
+    /// As [`Self::filter`], and what the plugin makes of the configuration.
+    pub(crate) fn try_config(
+        &self,
+        digest: PluginDigest,
+        config: &[u8],
+    ) -> Result<(), PluginError> {
+        let limits = Limits::default();
+        self.filter(digest, config, limits)?;
+        match self.host.bind(digest, config, limits) {
+            Err(PluginError::NotLoaded { .. }) => Err(PluginError::LoadedFull),
+            bound => bound.map(drop),
+        }
+    }
+
+    /// A filter out of a kept component, whose configuration was taken before. Where its compiled code isn't there, that is made elsewhere
     /// and [`PluginError::Compiling`] is the answer meanwhile; but a node without threads makes it now.
-    pub(crate) fn bind(
+    pub(crate) fn filter(
         &self,
         digest: PluginDigest,
         config: &[u8],
@@ -172,7 +206,7 @@ impl Components {
             }
             self.load(digest, &Cancel::default())?;
         }
-        match self.host.bind(digest, config, limits) {
+        match self.host.filter(digest, config, limits) {
             // Others have taken its place since it was loaded.
             Err(PluginError::NotLoaded { .. }) => Err(PluginError::LoadedFull),
             bound => bound,

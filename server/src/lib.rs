@@ -25,6 +25,8 @@ mod retention;
 // What is done for it: reading, sending, guests, copies.
 mod backups;
 mod components;
+mod failures;
+mod guests;
 mod receipt;
 mod worker;
 

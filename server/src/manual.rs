@@ -29,7 +29,7 @@ use crate::replay::Replay;
 use crate::retention::{Ask, Keeper, Retention};
 use crate::server::{new_core, open_components, shared_of};
 use crate::token::RootToken;
-use crate::worker::{Hand, Tools, Workers};
+use crate::worker::{Hand, Slow, Tools, Workers};
 
 /// Turns within which a log that has room takes what waits.
 const TURNS_MAX: u32 = 1_000;
@@ -111,6 +111,7 @@ impl ManualNode {
             metrics: Arc::clone(&metrics),
             inputs: inputs.clone(),
             clock: clock.clone(),
+            slow: Slow::default(),
         });
         let node = Arc::new(Node {
             inputs,

@@ -52,6 +52,8 @@ pub(crate) struct Metrics {
     pub(crate) disk_full: Gauge,
     pub(crate) log_oldest_wait: Gauge<f64, AtomicU64>,
     pub(crate) backup_running: Gauge,
+    pub(crate) bindings_paused: Gauge,
+    pub(crate) guest_instances: Gauge,
     pub(crate) clock_steps: Counter,
     pub(crate) clock_offset: Gauge<f64, AtomicU64>,
     log_live_bytes: Gauge,
@@ -203,6 +205,11 @@ impl Metrics {
         );
         let scrub_rounds = gauge("log_scrub_rounds", "Rounds through all full segments");
         let scrub_found = gauge("log_scrub_found", "Damaged ranges that scrubbing found");
+        let bindings_paused = gauge(
+            "bindings_paused",
+            "Bindings that wait, since their plugin took too much time",
+        );
+        let guest_instances = gauge("guest_instances", "Instances of plugins that live now");
         let backup_running = gauge("backup_running", "1 while a backup holds the log");
         let plugin_uploads = gauge("plugin_uploads", "Deploys under way");
         let plugins_loaded = gauge("plugins_loaded", "Plugin components whose code is loaded");
@@ -285,6 +292,8 @@ impl Metrics {
             disk_full,
             log_oldest_wait,
             backup_running,
+            bindings_paused,
+            guest_instances,
             clock_steps,
             clock_offset,
             log_live_bytes,

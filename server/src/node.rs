@@ -161,6 +161,10 @@ impl Node {
         let (loaded, bytes) = self.components.host().loaded();
         self.metrics.plugins_loaded.set(gauge(loaded));
         self.metrics.plugin_loaded_bytes.set(gauge(bytes));
+        let instances = self.components.host().instances();
+        self.metrics.guest_instances.set(gauge(instances));
+        let paused = self.components.guests().paused();
+        self.metrics.bindings_paused.set(gauge(paused));
         self.metrics.clock_offset.set(self.clock.offset_s());
         self.metrics.text()
     }

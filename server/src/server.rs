@@ -36,7 +36,7 @@ use crate::receipt::Receipts;
 use crate::replay::Replay;
 use crate::retention::Retention;
 use crate::token::RootToken;
-use crate::worker::{Tools, Workers};
+use crate::worker::{Slow, Tools, Workers};
 
 /// How long connections get to finish when the node stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -108,6 +108,7 @@ impl Server {
             metrics: Arc::clone(&metrics),
             inputs: inputs.clone(),
             clock: opened.clock.clone(),
+            slow: Slow::default(),
         };
         let compiler = Compiler::start(&components).map_err(StartError::Thread)?;
         let catalog = opened.core.catalog();

@@ -5,6 +5,7 @@
 mod fetch;
 mod find;
 mod judge;
+mod search;
 mod send;
 
 #[cfg(test)]
@@ -31,12 +32,18 @@ use crate::input::{Answer, Inputs};
 use crate::metrics::Metrics;
 use crate::receipt::Receipts;
 pub(crate) use find::{FindJob, Wanted};
-use judge::Judge;
+use judge::{Judge, Seat};
 use send::Outbox;
 
 /// Jobs that may wait for one worker; the owner waits when it is full, and workers never wait for
 /// the owner.
 const JOBS_WAITING_MAX: usize = 16_384;
+
+/// Fetches and reads through bindings that overran before that may wait; further ones come again later.
+const SLOW_WAITING_MAX: usize = 256;
+
+/// How much less urgent that thread is than others: `nice` of the system.
+const SLOW_NICENESS: i32 = 10;
 
 /// Searches that may wait; further ones are refused. They have a thread of their own, since one of
 /// them may read many segments, and deliveries don't wait for that.
@@ -53,8 +60,6 @@ pub(crate) enum Job {
     Send(Grant),
     /// Read stored messages by offset, for nobody's group.
     Read(ReadJob),
-    /// Forget the filters of bindings that are gone: these are all that are left.
-    Retain(Arc<[Binding]>),
 }
 
 /// A grant and where it goes.
@@ -90,12 +95,31 @@ pub(crate) struct Tools {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) inputs: Inputs,
     pub(crate) clock: Clock,
+    pub(crate) slow: Slow,
+}
+
+/// The thread for fetches through bindings that overran before: they wait for one another, and nobody
+/// else waits for them.
+#[derive(Clone, Default)]
+pub(crate) struct Slow(Option<SyncSender<Job>>);
+
+impl Slow {
+    /// Hands a job over; it comes back if too many wait.
+    fn give(&self, job: Job) -> Result<(), Job> {
+        match &self.0 {
+            Some(jobs) => jobs.try_send(job).map_err(|full| match full {
+                TrySendError::Full(job) | TrySendError::Disconnected(job) => job,
+            }),
+            None => Err(job),
+        }
+    }
 }
 
 /// The pool.
 pub(crate) struct Workers {
     queues: Vec<SyncSender<Job>>,
     searches: SyncSender<FindJob>,
+    components: Arc<Components>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -106,7 +130,19 @@ impl Workers {
         let mut workers = Self {
             queues: Vec::new(),
             searches,
+            components: Arc::clone(&tools.components),
             threads: Vec::new(),
+        };
+        let (slow, slow_jobs) = sync_channel(SLOW_WAITING_MAX);
+        let slow_tools = tools.clone();
+        let thread = Builder::new()
+            .name("slow-worker".to_owned())
+            .stack_size(tidegate_runtime::limits::CALLER_STACK_BYTES)
+            .spawn(move || work(&slow_jobs, &slow_tools, Seat::Slow))?;
+        workers.threads.push(thread);
+        let tools = &Tools {
+            slow: Slow(Some(slow)),
+            ..tools.clone()
         };
         let reader = tools.reader.clone();
         let searcher = Builder::new().name("searcher".to_owned());
@@ -118,7 +154,7 @@ impl Workers {
             let thread = Builder::new()
                 .name(format!("worker-{index}"))
                 .stack_size(tidegate_runtime::limits::CALLER_STACK_BYTES)
-                .spawn(move || work(&jobs, &tools))?;
+                .spawn(move || work(&jobs, &tools, Seat::Worker))?;
             workers.queues.push(queue);
             workers.threads.push(thread);
         }
@@ -132,9 +168,10 @@ impl Workers {
         let workers = Self {
             queues: vec![queue],
             searches,
+            components: Arc::clone(&tools.components),
             threads: Vec::new(),
         };
-        let judge = Judge::new(&tools);
+        let judge = Judge::new(&tools, Seat::Simulated);
         let hand = Hand { jobs, judge, tools };
         (workers, hand)
     }
@@ -159,15 +196,16 @@ impl Workers {
         Some(code)
     }
 
-    /// Tells all workers which bindings are left.
-    pub(crate) fn retain(&self, bindings: &Arc<[Binding]>) {
-        for queue in &self.queues {
-            let _ = queue.send(Job::Retain(Arc::clone(bindings)));
-        }
+    /// Ends what runs of bindings that aren't among these.
+    pub(crate) fn retain<'a>(&self, bindings: impl Iterator<Item = &'a Binding>) {
+        self.components
+            .guests()
+            .retain(&bindings.map(|binding| binding.id).collect());
     }
 
-    /// Lets every worker finish what it was given.
+    /// Lets every worker finish what it was given; guests end at once.
     pub(crate) fn stop(self) {
+        self.components.guests().stop();
         drop((self.queues, self.searches));
         for thread in self.threads {
             if thread.join().is_err() {
@@ -191,32 +229,36 @@ impl Hand {
             return false;
         };
         let mut outbox = Outbox::default();
-        do_job(job, &mut self.judge, &mut outbox, &self.tools);
+        do_job(job, &self.judge, &mut outbox, &self.tools);
         outbox.send(&self.tools);
         true
     }
 }
 
-fn work(jobs: &Receiver<Job>, tools: &Tools) {
-    let mut judge = Judge::new(tools);
+fn work(jobs: &Receiver<Job>, tools: &Tools, seat: Seat) {
+    if seat == Seat::Slow
+        && let Err(error) = rustix::process::nice(SLOW_NICENESS)
+    {
+        tracing::debug!(%error, "the slow worker runs as urgently as the others");
+    }
+    let judge = Judge::new(tools, seat);
     let mut outbox = Outbox::default();
     while let Ok(job) = jobs.recv() {
-        do_job(job, &mut judge, &mut outbox, tools);
+        do_job(job, &judge, &mut outbox, tools);
         // What waits already is done first: a subscription then gets several runs in one go.
         while outbox.runs() < OUTBOX_RUNS_MAX
             && let Ok(job) = jobs.try_recv()
         {
-            do_job(job, &mut judge, &mut outbox, tools);
+            do_job(job, &judge, &mut outbox, tools);
         }
         outbox.send(tools);
     }
 }
 
-fn do_job(job: Job, judge: &mut Judge, outbox: &mut Outbox, tools: &Tools) {
+fn do_job(job: Job, judge: &Judge, outbox: &mut Outbox, tools: &Tools) {
     match job {
-        Job::Fetch(fetch) => fetch::fetch(&fetch, judge, tools),
+        Job::Fetch(fetch) => fetch::fetch(fetch, judge, tools),
         Job::Send(grant) => send::send(grant, outbox, tools),
         Job::Read(read) => fetch::read(read, judge, tools),
-        Job::Retain(bindings) => judge.retain(&bindings),
     }
 }

@@ -21,6 +21,12 @@ pub const FILTER_CONFIGURE: &str = "configure";
 /// Function of the filter interface: `func(batch: list<u8>) -> result<list<u8>, string>`.
 pub const FILTER_CHECK: &str = "check";
 
+/// The one interface that a filter may import, by exactly this name.
+pub const FAILURE_INTERFACE: &str = "tidegate:plugin/failure@0.1.0";
+
+/// Function of the failure interface: `func(text: list<u8>)`.
+pub const FAILURE_REPORT: &str = "report";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,7 +46,16 @@ mod tests {
             FILTER_WORLD,
             format!("{PACKAGE_PREFIX}filter-plugin@{version}")
         );
-        for name in [FILTER_DESCRIBE, FILTER_CONFIGURE, FILTER_CHECK] {
+        assert_eq!(
+            FAILURE_INTERFACE,
+            format!("{PACKAGE_PREFIX}failure@{version}")
+        );
+        for name in [
+            FILTER_DESCRIBE,
+            FILTER_CONFIGURE,
+            FILTER_CHECK,
+            FAILURE_REPORT,
+        ] {
             assert!(FILTER_WIT.contains(&format!("  {name}: func(")), "{name}");
         }
     }

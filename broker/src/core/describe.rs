@@ -212,6 +212,7 @@ impl Core {
             size: plugin.size,
             deployed: plugin.deployed,
             bound_to: self.catalog.bound_to(&plugin.name),
+            failures: Vec::new(),
         }
     }
 }

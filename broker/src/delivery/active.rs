@@ -558,7 +558,7 @@ impl Active {
         Some(LaneInfo {
             cursor: Some(Offset(cursor)),
             leased: lane.leases.values().map(|lease| lease.open.count()).sum(),
-            stopped: lane.stopped,
+            stopped: lane.stopped.or(lane.waits),
         })
     }
 }

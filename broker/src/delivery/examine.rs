@@ -1,6 +1,6 @@
 //! Looking into queues: what to fetch, and what becomes of what was found.
 
-use tidegate_model::{Code, LeaseId, Offset, Timestamp};
+use tidegate_model::{Code, LeaseId, Offset, Timestamp, code};
 
 use super::active::Active;
 use super::lane::{DueKey, Lane, LaneFetch, LeaseKey, Run};
@@ -10,8 +10,8 @@ use crate::effects::{DeadLetter, DeadLetterReason, Failed, Fetch, Fetched, Fetch
 use crate::id::{FetchToken, RequestToken};
 use crate::journal::{Change, JournalEntry, Parked};
 use crate::limit::{
-    ACKED_RANGES_MAX, FETCH_BYTES, FETCH_RECORDS, FETCH_RETRY_MS, LEASES_MAX, PARKED_MAX,
-    PASSED_MS, PASSED_RECORDS, READY_MAX,
+    ACKED_RANGES_MAX, FETCH_BYTES, FETCH_PASSING_RETRY_MS, FETCH_RECORDS, FETCH_RETRY_MS,
+    LEASES_MAX, PARKED_MAX, PASSED_MS, PASSED_RECORDS, READY_MAX,
 };
 use crate::range::RangeSet;
 use crate::request::OnError;
@@ -75,9 +75,17 @@ impl Active {
             return;
         };
         match fetched {
-            Fetched::Busy => self.retry_later(index, desk, cx),
+            Fetched::Busy { reason } => {
+                lane.waits = Some(reason);
+                let wait = match reason {
+                    code::OVERLOADED => FETCH_RETRY_MS,
+                    _ => FETCH_PASSING_RETRY_MS,
+                };
+                self.retry_after(index, wait, desk, cx);
+            }
             Fetched::Stopped { reason } => lane.stopped = Some(reason),
             Fetched::Examined { batches, next } => {
+                lane.waits = None;
                 let next = next.0.max(fetch.from);
                 match fetch.judge {
                     Some(key) => self.judged(index, key, batches, next, cx),
@@ -87,14 +95,14 @@ impl Active {
                 if next > fetch.from {
                     self.wake(index);
                 } else if self.lanes[index].stopped.is_none() {
-                    self.retry_later(index, desk, cx);
+                    self.retry_after(index, FETCH_RETRY_MS, desk, cx);
                 }
             }
         }
     }
 
-    fn retry_later(&mut self, index: usize, desk: &mut Desk, cx: &Context<'_>) {
-        let at = cx.now.plus_ms(FETCH_RETRY_MS);
+    fn retry_after(&mut self, index: usize, ms: i64, desk: &mut Desk, cx: &Context<'_>) {
+        let at = cx.now.plus_ms(ms);
         self.lanes[index].retry = Some(at);
         desk.timers.insert((at, Timer::Retry(self.id, index)));
     }

@@ -21,6 +21,8 @@ pub(super) struct Lane {
     pub(super) setting: u32,
     /// A filter's policy, or the owner, stopped delivery; why.
     pub(super) stopped: Option<Code>,
+    /// Why the last fetch looked at nothing; it is tried again.
+    pub(super) waits: Option<Code>,
     /// When the next fetch may be tried, after one that found no room.
     pub(super) retry: Option<Timestamp>,
     /// Everything before it was looked at.
@@ -102,6 +104,7 @@ impl Lane {
             shard,
             setting: 0,
             stopped: None,
+            waits: None,
             retry: None,
             scan: 0,
             untouched: 0,

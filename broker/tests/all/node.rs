@@ -467,8 +467,14 @@ impl Node {
     /// Answers the oldest fetch with want of room.
     pub(crate) fn refuse_fetch(&mut self) {
         if let Some(fetch) = self.fetches.pop_front() {
-            self.core
-                .fetched(self.now, fetch.token, Fetched::Busy, &mut self.effects);
+            self.core.fetched(
+                self.now,
+                fetch.token,
+                Fetched::Busy {
+                    reason: code::OVERLOADED,
+                },
+                &mut self.effects,
+            );
             self.absorb();
         }
     }

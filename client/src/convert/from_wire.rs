@@ -1,15 +1,17 @@
 //! What is answered.
 
 use tidegate_model::{
-    Code, Name, Offset, QueueId, ShardId, Timestamp, TopicRef, TopicSettings, code,
+    BatchId, Code, MessageId, Name, Offset, QueueId, Seq, ShardId, Timestamp, TopicRef,
+    TopicSettings, code,
 };
 use tidegate_wire::proto;
 
 use super::incomplete;
 use crate::Error;
 use crate::catalog::{
-    BindingSpec, CursorInfo, CursorMove, GroupInfo, GroupRef, OnError, PluginInfo, PluginRef,
-    QueueInfo, RetryPolicy, ServerInfo, Source, SubscriptionInfo, TopicInfo, ViewInfo, ViewRef,
+    BindingSpec, CursorInfo, CursorMove, GroupInfo, GroupRef, OnError, PluginFailure, PluginInfo,
+    PluginRef, QueueInfo, RetryPolicy, ServerInfo, Source, SubscriptionInfo, TopicInfo, ViewInfo,
+    ViewRef,
 };
 use crate::message::{Gap, Level};
 
@@ -109,6 +111,30 @@ pub(crate) fn plugin_info(info: proto::Plugin) -> Result<PluginInfo, Error> {
         size: info.size,
         deployed: Timestamp(info.deployed_ms),
         bound_to: info.bound_to,
+        failures: info
+            .failures
+            .into_iter()
+            .map(plugin_failure)
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn plugin_failure(failure: proto::PluginFailure) -> Result<PluginFailure, Error> {
+    let narrow = |_| incomplete("failure with a code and a record of 16 bits");
+    Ok(PluginFailure {
+        at: Timestamp(failure.at_ms),
+        code: Code(u16::try_from(failure.code).map_err(narrow)?),
+        message: failure.message,
+        topic: failure.topic,
+        queue_index: failure.queue_index,
+        offset: Offset(failure.offset),
+        message_id: MessageId {
+            batch: BatchId {
+                shard: ShardId(failure.shard),
+                seq: Seq(failure.seq),
+            },
+            record: u16::try_from(failure.record).map_err(narrow)?,
+        },
     })
 }
 

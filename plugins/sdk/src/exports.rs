@@ -48,6 +48,9 @@ impl<P: Plugin> Guest for Exports<P> {
     }
 
     fn configure(config: Vec<u8>) -> Result<(), String> {
+        std::panic::set_hook(Box::new(|panic| {
+            bindings::tidegate::plugin::failure::report(panic.to_string().as_bytes());
+        }));
         let judge = P::configure(&config)?;
         JUDGE.set(Some(judge));
         Ok(())

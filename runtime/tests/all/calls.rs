@@ -1,9 +1,11 @@
 //! Good guests: splitting, resuming, counting, switching off.
 
+use std::time::Duration;
+
 use tidegate_model::Message;
 use tidegate_model::code;
 use tidegate_runtime::limits::{CALL_BYTES_MAX, CALL_RECORDS_MAX};
-use tidegate_runtime::{Failure, Limits, PluginDigest, PluginError, Verdicts};
+use tidegate_runtime::{Budget, Failure, Interrupt, Limits, PluginDigest, Verdicts};
 
 use crate::guest::{Guest, KEEP_TAGGED, MANIFEST};
 use crate::support::{Batch, NOW, TIGHT, check_one, new_host, shared};
@@ -43,7 +45,8 @@ fn any_number_of_records_is_split_over_calls() {
     assert_eq!(stats.calls, records.div_ceil(CALL_RECORDS_MAX) as u64);
     assert_eq!(stats.records, records as u64);
     assert_eq!(stats.kept, verdicts.kept() as u64);
-    assert_eq!((stats.instances, stats.failures_in_a_row), (1, 0));
+    // One for the configuration, and one for the calls.
+    assert_eq!((stats.instances, stats.failures_in_a_row), (2, 0));
     assert!(stats.fuel > 0 && stats.busy_ns > 0 && stats.memory_peak >= 65_536);
 }
 
@@ -100,11 +103,11 @@ fn after_a_failed_call_the_rest_is_judged() {
     assert_eq!(error.records, 256..512);
     assert_eq!(error.code(), code::PLUGIN_TRAP);
     assert_eq!(verdicts.decided(), 256);
-    assert_eq!(filter.failures_in_a_row(), 1);
+    assert_eq!(filter.stats().snapshot().failures_in_a_row, 1);
     // Nothing changes if the caller decides nothing.
     let again = filter.check(NOW, &batches, &mut verdicts).unwrap_err();
     assert_eq!(again, error);
-    assert_eq!(filter.failures_in_a_row(), 2);
+    assert_eq!(filter.stats().snapshot().failures_in_a_row, 2);
 
     verdicts.decide(error.records.len(), true);
     filter.check(NOW, &batches, &mut verdicts).unwrap();
@@ -113,7 +116,8 @@ fn after_a_failed_call_the_rest_is_judged() {
         .collect();
     assert_eq!(verdicts.batch(0).collect::<Vec<_>>(), expected);
     let stats = filter.stats().snapshot();
-    assert_eq!((stats.traps, stats.instances), (2, 3));
+    // One for the configuration, and one for each check.
+    assert_eq!((stats.traps, stats.instances), (2, 4));
     assert_eq!(stats.failures_in_a_row, 0);
 }
 
@@ -186,7 +190,7 @@ fn the_switch_stops_all_plugins() {
     let error = check_one(&mut filter, &stored).unwrap_err();
     assert_eq!(error.failure, Failure::Disabled);
     assert_eq!(error.records, 0..2);
-    assert_eq!(filter.failures_in_a_row(), 0);
+    assert_eq!(filter.stats().snapshot().failures_in_a_row, 0);
     let bind = host.bind(info.digest, b"", TIGHT).unwrap_err();
     assert_eq!(bind.code(), code::PLUGIN_DISABLED);
 
@@ -201,21 +205,95 @@ fn instances_are_counted_and_given_back() {
     let host = new_host(&dir);
     let info = host.install(&Guest::default().bytes()).unwrap();
     assert_eq!(host.instances(), 0);
-    let mut filters = Vec::new();
-    let full = loop {
-        match host.bind(info.digest, b"", TIGHT) {
-            Ok(filter) => filters.push(filter),
-            Err(error) => break error,
+    let mut filters: Vec<_> = (0..=host.instances_max())
+        .map(|_| host.filter(info.digest, b"", TIGHT).unwrap())
+        .collect();
+    let mut budgets = vec![Budget::default(); filters.len()];
+    let stored = Batch::tagged(&["x"]);
+    let batches = [stored.guest()];
+    let mut runs = Vec::new();
+    let mut full = None;
+    for (filter, budget) in filters.iter_mut().zip(&mut budgets) {
+        let mut run = filter.run(budget);
+        match run.check(NOW, &batches, &mut Verdicts::new(&batches)) {
+            Ok(()) => runs.push(run),
+            Err(error) => full = Some(error),
         }
-        assert!(filters.len() <= host.instances_max());
-    };
-    assert_eq!(filters.len(), host.instances_max());
-    assert!(matches!(full, PluginError::InstancesFull { .. }));
-    assert_eq!(full.code(), code::PLUGIN_INSTANCES_FULL);
-    // With every slot taken, an instance is still made anew after a failure.
-    let last = filters.last_mut().unwrap();
-    assert_eq!(check_one(last, &Batch::tagged(&["x"])).unwrap(), [true]);
-    filters.clear();
+    }
+    assert_eq!(runs.len(), host.instances_max());
+    assert_eq!(host.instances(), host.instances_max());
+    let full = full.expect("one more than there may be");
+    assert!(matches!(full.failure, Failure::InstancesFull { .. }));
+    assert!(full.is_start && full.code().is_passing());
+    runs.clear();
     assert_eq!(host.instances(), 0);
     host.bind(info.digest, b"", TIGHT).unwrap();
+}
+
+#[test]
+fn a_run_ends_with_its_budget_and_an_interrupt_ends_it_before() {
+    let shared = shared();
+    let endless = Limits {
+        fuel_base: u64::MAX,
+        ..TIGHT
+    };
+    let guest = Guest::default().check("(loop (br 0)) unreachable");
+    let info = shared.host.install(&guest.bytes()).unwrap();
+    let mut filter = shared.host.filter(info.digest, b"", endless).unwrap();
+    let stored = Batch::tagged(&["x", "y"]);
+    let batches = [stored.guest()];
+
+    let mut budget = Budget::new(Duration::from_millis(20), Interrupt::default());
+    let mut run = filter.run(&mut budget);
+    let spent = run.check(NOW, &batches, &mut Verdicts::new(&batches));
+    let spent = spent.unwrap_err();
+    assert_eq!(spent.failure, Failure::Spent { cpu_ms: 20 });
+    assert_eq!(spent.code(), code::PLUGIN_PAUSED);
+    assert_eq!(run.budget().left(), Duration::ZERO);
+    let again = run.check(NOW, &batches, &mut Verdicts::new(&batches));
+    assert_eq!(again.unwrap_err().failure, spent.failure);
+
+    let interrupt = Interrupt::default();
+    let mut budget = Budget::new(Duration::from_secs(600), interrupt.clone());
+    let mut run = filter.run(&mut budget);
+    std::thread::scope(|scope| {
+        let ended = scope.spawn(|| run.check(NOW, &batches, &mut Verdicts::new(&batches)));
+        interrupt.raise();
+        let error = ended.join().unwrap().unwrap_err();
+        assert_eq!(error.failure, Failure::Interrupted);
+    });
+    shared.canary();
+}
+
+#[test]
+fn calls_take_as_few_records_as_they_are_told() {
+    let shared = shared();
+    let mut filter = shared.bind(&Guest::keep_tagged()).unwrap();
+    let stored = Batch::pattern(10, 10, |n| n % 2 == 0);
+    let batches = [stored.guest()];
+    let mut budget = Budget::default();
+    let mut run = filter.run(&mut budget);
+    run.limit_records(3);
+    let mut verdicts = Verdicts::new(&batches);
+    run.check(NOW, &batches, &mut verdicts).unwrap();
+    assert_eq!(verdicts.kept(), 5);
+    assert!(budget.used() > Duration::ZERO);
+    assert_eq!(filter.stats().snapshot().calls, 4);
+}
+
+#[test]
+fn nothing_that_a_guest_keeps_gets_into_the_next_run() {
+    let shared = shared();
+    // Keeps its first call alone.
+    let guest = Guest::default().check(
+        "(if (i32.eqz (i32.load (i32.const 4000)))
+           (then (i32.store (i32.const 4000) (i32.const 1))
+             (i32.store8 (i32.const 256) (i32.const 1))))
+         (call $answer (i32.const 1))",
+    );
+    let mut filter = shared.bind(&guest).unwrap();
+    let stored = Batch::tagged(&["x"]);
+    for _ in 0..3 {
+        assert_eq!(check_one(&mut filter, &stored).unwrap(), [true]);
+    }
 }

@@ -43,11 +43,12 @@ fn a_thousand_failures_leave_nothing() {
         *least < 4 * MIB / ROUNDS,
         "{grown:?} bytes more after each round"
     );
-    assert_eq!(filter.stats().snapshot().instances, 1050);
+    // One for the configuration.
+    assert_eq!(filter.stats().snapshot().instances, 1051);
 }
 
 #[test]
-fn unbound_guests_give_their_memory_back() {
+fn idle_guests_hold_no_memory() {
     let (host, _alone) = alone();
     let eater = binary(include_str!("../../../sandbox-tests/hostile/memory.wat"));
     let holder = Guest::default().check(
@@ -70,14 +71,9 @@ fn unbound_guests_give_their_memory_back() {
         assert_eq!(check_one(filter, &stored).unwrap(), [true]);
     }
     let eater = host.install(&eater).unwrap().digest;
-    let mut eating = host.bind(eater, b"", plenty).unwrap();
+    let mut eating = host.filter(eater, b"", plenty).unwrap();
     check_one(&mut eating, &stored).unwrap_err();
-    let held = resident_bytes();
-    assert!(held > before + 100 * MIB, "the guests hold what they wrote");
-
-    drop((filters, eating));
-    host.forget(digest);
-    host.forget(eater);
+    // Every filter is bound, and none runs.
     let deadline = Instant::now() + Duration::from_secs(10);
     while resident_bytes() > before + 16 * MIB && Instant::now() < deadline {
         std::thread::yield_now();

@@ -23,7 +23,7 @@ pub(crate) const TIGHT: Limits = Limits {
     fuel_per_record: 10_000,
     fuel_per_kib: 10_000,
     fuel_start: 5_000_000,
-    deadline_ms: 10_000,
+    call_cpu_ms: 10_000,
     memory_bytes: 8 * 1024 * 1024,
 };
 

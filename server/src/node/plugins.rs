@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidegate_broker::request::BindingSpec;
 use tidegate_broker::{PluginFacts, Refusal, Reply, Request};
 use tidegate_model::{Name, code};
-use tidegate_runtime::{Cancel, FILTER_WORLD, Limits, PluginDigest, PluginError, PluginHost};
+use tidegate_runtime::{Cancel, FILTER_WORLD, PluginDigest, PluginError, PluginHost};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
@@ -121,7 +121,7 @@ impl Node {
         let _place = self.uploads.configuration().await;
         let (components, config) = (Arc::clone(&self.components), binding.config.clone());
         blocking(move || {
-            let bound = components.bind(digest, &config, Limits::default());
+            let bound = components.try_config(digest, &config);
             Ok(bound.map(drop))
         })
         .await

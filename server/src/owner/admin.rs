@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use tidegate_broker::catalog::{Binding, CatalogCommand};
+use tidegate_broker::catalog::CatalogCommand;
 use tidegate_broker::effects::DeadLetter;
-use tidegate_broker::reply::Reply;
+use tidegate_broker::reply::{PluginFailure, Reply};
 use tidegate_broker::request::{Receive, Request, Subscribe};
 use tidegate_broker::{Plan, PluginFacts, Principal, Refusal, SourceRef};
 use tidegate_model::{QueueId, ShardId, Timestamp, TopicRef, code};
@@ -128,7 +128,12 @@ impl Owner {
     ) {
         let facts = deploy.as_ref().map(|deploy| &deploy.facts);
         match self.core.plan(&request, facts, &Bounds(&self.reader)) {
-            Plan::Reply(reply) => drop(answer.send(Ok(reply))),
+            Plan::Reply(mut reply) => {
+                if let Reply::Plugin(info) = &mut reply {
+                    info.failures = self.last_failures(PluginDigest(info.digest));
+                }
+                drop(answer.send(Ok(reply)));
+            }
             Plan::Refuse(refusal) => {
                 self.metrics.refused(refusal.code);
                 drop(answer.send(Err(refusal)));
@@ -183,6 +188,35 @@ impl Owner {
     fn is_named(&self, digest: PluginDigest) -> bool {
         let mut plugins = self.core.catalog().plugins();
         plugins.any(|plugin| plugin.digest == digest.0)
+    }
+
+    fn last_failures(&self, digest: PluginDigest) -> Vec<PluginFailure> {
+        let catalog = self.core.catalog();
+        let told = self
+            .components
+            .failures()
+            .of(digest)
+            .into_iter()
+            .map(|failure| {
+                let place = catalog.topics().find_map(|topic| {
+                    let index = topic
+                        .queues
+                        .iter()
+                        .position(|queue| *queue == failure.queue)?;
+                    Some((topic.name.to_string(), u32::try_from(index).ok()?))
+                });
+                let (topic, queue_index) = place.unwrap_or_default();
+                PluginFailure {
+                    at: failure.at,
+                    code: failure.code,
+                    message: failure.message,
+                    topic,
+                    queue_index,
+                    offset: failure.offset,
+                    message_id: failure.message_id,
+                }
+            });
+        told.collect()
     }
 
     fn read(
@@ -342,9 +376,7 @@ impl Owner {
             | CatalogCommand::DeleteView { .. }
             | CatalogCommand::DeleteGroup { .. }
             | CatalogCommand::DeleteTopic { .. } => {
-                let bindings: Arc<[Binding]> =
-                    self.core.catalog().live_bindings().cloned().collect();
-                self.workers.retain(&bindings);
+                self.workers.retain(self.core.catalog().live_bindings());
             }
             _ => {}
         }

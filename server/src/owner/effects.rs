@@ -6,7 +6,7 @@ use tidegate_broker::effects::{DeadLetter, DeadLetterReason, Effects, Member};
 use tidegate_broker::publish::Appended;
 use tidegate_broker::{DeadLetterTarget, reply::Reply};
 use tidegate_model::{
-    Codec, Message, ProducerEpoch, ProducerId, QueueId, Section, SectionBuilder, Sequence,
+    Codec, Message, Offset, ProducerEpoch, ProducerId, QueueId, Section, SectionBuilder, Sequence,
     Timestamp, Value,
 };
 use tidegate_session::SubscriptionId;
@@ -26,6 +26,8 @@ const ORIGIN_QUEUE: &str = "dlq.origin.queue";
 const ORIGIN_OFFSET: &str = "dlq.origin.offset";
 const ATTEMPTS: &str = "dlq.attempts";
 const REASON: &str = "dlq.reason";
+/// What the plugin said, where one failed.
+const DETAIL: &str = "dlq.detail";
 
 impl Owner {
     pub(super) fn carry_out_effects(&mut self) {
@@ -233,11 +235,22 @@ impl Owner {
             .find(|topic| topic.queues.contains(&letter.queue))
             .map_or_else(String::new, |topic| topic.name.to_string());
         let number = |n: u64| Value::I64(i64::try_from(n).unwrap_or(i64::MAX));
-        message
+        let annotated = message
             .property(ORIGIN_TOPIC, Value::String(topic))
             .property(ORIGIN_QUEUE, number(letter.queue.0))
             .property(ORIGIN_OFFSET, number(offset))
             .property(ATTEMPTS, number(u64::from(letter.attempts)))
-            .property(REASON, Value::String(reason))
+            .property(REASON, Value::String(reason));
+        // Gone where the plugin failed on many others since.
+        match self
+            .components
+            .failures()
+            .words(letter.queue, Offset(offset))
+        {
+            Some(words) if matches!(letter.reason, DeadLetterReason::Plugin(_)) => {
+                annotated.property(DETAIL, Value::String(words))
+            }
+            _ => annotated,
+        }
     }
 }

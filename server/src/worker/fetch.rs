@@ -8,8 +8,9 @@ use tidegate_broker::request::OnError;
 use tidegate_model::{Code, Codec, Offset, QueueId, Section, SectionError, code};
 use tidegate_store::{IndexEntry, ReadError, Reader, StoredBatch};
 
-use super::judge::Judge;
-use super::{ReadJob, Tools, send};
+use super::judge::{Judge, Looked, Seat, Undecided};
+use super::{Job, ReadJob, Tools, send};
+use crate::guests::Place;
 use crate::input::Input;
 
 /// Index entries looked up at a time.
@@ -18,16 +19,35 @@ const ENTRIES: usize = 256;
 const JUDGED_BYTES: u64 = 4 * 1024 * 1024;
 /// Damaged batches that one raw read passes over.
 const GAP_BATCHES_MAX: u32 = 1024;
+/// Messages of one raw read.
+const READ_MESSAGES_MAX: u32 = 4096;
+/// Bytes of heads and bodies of one raw read, unless its first message alone has more.
+const READ_BYTES_MAX: u32 = 16 * 1024 * 1024;
+/// Bytes of sections that one raw read looks at, whatever a view leaves of them.
+const READ_LOOKED_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Bytes of sections that a raw read judges in one go.
+const READ_AHEAD_BYTES: u64 = 1024 * 1024;
 
 /// Answers a fetch of the broker.
-pub(super) fn fetch(fetch: &Fetch, judge: &mut Judge, tools: &Tools) {
+pub(super) fn fetch(fetch: Fetch, judge: &Judge, tools: &Tools) {
+    let token = fetch.token;
     let fetched = if fetch.bindings.is_empty() {
-        unfiltered(fetch, &tools.reader)
+        unfiltered(&fetch, &tools.reader)
     } else {
-        filtered(fetch, judge, &tools.reader)
+        match judge.place(&fetch.bindings) {
+            Place::Paused => Err(code::PLUGIN_PAUSED),
+            Place::Slow if judge.seat == Seat::Worker => match tools.slow.give(Job::Fetch(fetch)) {
+                Ok(()) => return,
+                Err(_) => Err(code::OVERLOADED),
+            },
+            Place::Slow | Place::Worker => filtered(&fetch, judge, &tools.reader),
+        }
     };
-    let fetched = fetched.unwrap_or_else(|reason| Fetched::Stopped { reason });
-    tools.inputs.send(Input::Fetched(fetch.token, fetched));
+    let fetched = fetched.unwrap_or_else(|reason| match reason.is_passing() {
+        true => Fetched::Busy { reason },
+        false => Fetched::Stopped { reason },
+    });
+    tools.inputs.send(Input::Fetched(token, fetched));
 }
 
 /// Without filters the index says it all; no batch is read.
@@ -61,8 +81,8 @@ pub(super) fn unfiltered(fetch: &Fetch, reader: &Reader) -> Result<Fetched, Code
     Ok(Fetched::Examined { batches, next })
 }
 
-fn filtered(fetch: &Fetch, judge: &mut Judge, reader: &Reader) -> Result<Fetched, Code> {
-    let mut stored: Vec<(StoredBatch, (Offset, Offset))> = Vec::new();
+fn filtered(fetch: &Fetch, judge: &Judge, reader: &Reader) -> Result<Fetched, Code> {
+    let mut looked: Vec<Looked> = Vec::new();
     let mut damaged = Vec::new();
     let mut visited = fetch.from;
     let mut bytes = 0;
@@ -82,7 +102,8 @@ fn filtered(fetch: &Fetch, judge: &mut Judge, reader: &Reader) -> Result<Fetched
         };
         bytes += u64::from(entry.section_len);
         visited = looked_at.1;
-        stored.push((batch, looked_at));
+        let (from, until) = looked_at;
+        looked.push(Looked { batch, from, until });
         Ok(())
     });
     // What was read before the failure is judged and delivered; the next fetch meets it alone.
@@ -91,37 +112,24 @@ fn filtered(fetch: &Fetch, judge: &mut Judge, reader: &Reader) -> Result<Fetched
         Err(_) => visited,
         Ok(next) => next,
     };
-    let (whole, looked_at): (Vec<_>, Vec<_>) = stored.into_iter().unzip();
-    let (judged, whole, next) = match judge.judge(judge.clock.now(), &fetch.bindings, &whole) {
-        Ok(judged) => (judged, &whole[..], next),
-        Err(stopped) if stopped.batches == 0 => return Err(stopped.reason),
-        Err(stopped) => {
-            let before = &whole[..stopped.batches];
-            let judged = judge
-                .judge(judge.clock.now(), &fetch.bindings, before)
-                .map_err(|stopped| stopped.reason)?;
-            (judged, before, looked_at[stopped.batches - 1].1)
-        }
+    let judgement = judge.judge(&fetch.bindings, &looked);
+    let next = match judgement.undecided {
+        Some(end) if end.offset <= fetch.from => return Err(end.code),
+        // The next fetch begins at what has no verdict yet.
+        Some(end) => next.min(end.offset),
+        None => next,
     };
-    let mut batches: Vec<FetchedBatch> = judged
+    let mut batches: Vec<FetchedBatch> = judgement
+        .judged
         .into_iter()
-        .zip(whole)
-        .zip(looked_at)
-        .map(|((judged, batch), (from, until))| FetchedBatch {
-            base_offset: batch.header.base_offset,
-            span: batch.header.span,
-            bytes: u32::try_from(batch.section.len()).expect("a section is below 4 GiB"),
-            records: batch.header.count,
-            accepted: judged.accepted.within(from.0, until.0),
-            failed: judged
-                .failed
-                .into_iter()
-                .map(|mut failed| {
-                    failed.offsets = failed.offsets.within(from.0, until.0);
-                    failed
-                })
-                .filter(|failed| !failed.offsets.is_empty())
-                .collect(),
+        .zip(&looked)
+        .map(|(judged, looked)| FetchedBatch {
+            base_offset: looked.batch.header.base_offset,
+            span: looked.batch.header.span,
+            bytes: u32::try_from(looked.batch.section.len()).expect("a section is below 4 GiB"),
+            records: looked.batch.header.count,
+            accepted: judged.accepted,
+            failed: judged.failed,
         })
         .filter(|batch| !batch.accepted.is_empty() || !batch.failed.is_empty())
         .collect();
@@ -228,14 +236,41 @@ pub(super) fn offsets(batch: &StoredBatch) -> Result<RangeSet, SectionError> {
 }
 
 /// Answers a raw read.
-pub(super) fn read(job: ReadJob, judge: &mut Judge, tools: &Tools) {
-    let outcome = read_batches(&job, judge, &tools.reader);
-    // The caller may have gone away.
-    let _ = job.answer.send(outcome.map(Reply::Read));
+pub(super) fn read(job: ReadJob, judge: &Judge, tools: &Tools) {
+    // Whoever asked may have gone away while it waited.
+    if job.answer.is_closed() {
+        return;
+    }
+    let outcome = match judge.place(&job.bindings) {
+        Place::Paused => Err(paused()),
+        Place::Slow if judge.seat == Seat::Worker => return to_slow(job, tools),
+        Place::Slow | Place::Worker => read_batches(&job, judge, &tools.reader),
+    };
+    match outcome {
+        Err(refusal) if refusal.code == code::PLUGIN_PAUSED && judge.seat == Seat::Worker => {
+            to_slow(job, tools);
+        }
+        outcome => drop(job.answer.send(outcome.map(Reply::Read))),
+    }
 }
 
-fn read_batches(job: &ReadJob, judge: &mut Judge, reader: &Reader) -> Result<ReadBatches, Refusal> {
-    let refuse = |error: ReadError| Refusal::new(read_code(&error), error.to_string());
+fn to_slow(job: ReadJob, tools: &Tools) {
+    if let Err(Job::Read(job)) = tools.slow.give(Job::Read(job)) {
+        drop(job.answer.send(Err(paused())));
+    }
+}
+
+fn paused() -> Refusal {
+    Refusal::new(
+        code::PLUGIN_PAUSED,
+        "a plugin of the view took too much time and waits for a while",
+    )
+    .hint("read again in a moment; `tidegate plugin info` shows the plugin's last failures")
+}
+
+/// Reads and judges batches until the reply is full, or enough was looked at: where it holds nothing
+/// then, its `resume` says where to read on.
+fn read_batches(job: &ReadJob, judge: &Judge, reader: &Reader) -> Result<ReadBatches, Refusal> {
     let bounds = reader.bounds(job.queue);
     let mut answer = ReadBatches {
         start: bounds.start,
@@ -244,84 +279,192 @@ fn read_batches(job: &ReadJob, judge: &mut Judge, reader: &Reader) -> Result<Rea
         batches: Vec::new(),
         gaps: Vec::new(),
     };
-    let (mut messages, mut bytes) = (0u64, 0u64);
-    let mut damaged = 0;
-    let mut entries = Vec::new();
-    loop {
-        entries.clear();
-        reader
-            .entries(job.queue, answer.resume, ENTRIES, &mut entries)
-            .map_err(refuse)?;
-        if entries.is_empty() {
-            // What expired or was compacted away has no entries any more.
-            answer.resume = answer.resume.max(bounds.next);
-            return Ok(answer);
+    let mut room = Room {
+        messages: u64::from(job.max_messages.clamp(1, READ_MESSAGES_MAX)),
+        bytes: u64::from(job.max_bytes.clamp(1, READ_BYTES_MAX)),
+        looked_at: READ_LOOKED_BYTES_MAX,
+        damaged: GAP_BATCHES_MAX,
+    };
+    while room.is_left() {
+        let looked = look(job, &mut room, &mut answer, reader)?;
+        if looked.is_empty() {
+            break;
         }
-        for entry in &entries {
-            if messages >= u64::from(job.max_messages) || bytes >= u64::from(job.max_bytes) {
-                return Ok(answer);
-            }
-            if !answer.batches.is_empty()
-                && bytes + u64::from(entry.section_len) > u64::from(job.max_bytes)
-            {
-                return Ok(answer);
-            }
-            if job.over_gaps && entry.base_offset > answer.resume {
-                let missing = reader.damaged_before(job.queue, answer.resume, entry);
-                if let Some((from, to)) = missing.map_err(refuse)? {
-                    let code = code::QUARANTINED;
-                    add_gap(&mut answer.gaps, Gap { from, to, code });
-                }
-            }
-            let batch = match reader.read_entry(entry) {
-                // It expired since it was looked up.
-                Err(ReadError::NotFound { .. }) => {
-                    answer.resume = entry.next_offset();
-                    continue;
-                }
-                Err(error @ ReadError::Quarantined { .. }) if job.over_gaps => {
-                    let gap = Gap {
-                        from: entry.base_offset.max(answer.resume),
-                        to: entry.next_offset(),
-                        code: read_code(&error),
-                    };
-                    add_gap(&mut answer.gaps, gap);
-                    answer.resume = gap.to;
-                    damaged += 1;
-                    if damaged >= GAP_BATCHES_MAX {
-                        return Ok(answer);
-                    }
-                    continue;
-                }
-                read => read.map_err(refuse)?,
-            };
-            let mut wanted = judge
-                .judge(
-                    judge.clock.now(),
-                    &job.bindings,
-                    std::slice::from_ref(&batch),
-                )
-                .map_err(|stopped| {
-                    Refusal::new(stopped.reason, "a plugin of the view failed on this range")
-                })?
-                .remove(0)
-                .accepted
-                .within(answer.resume.0, u64::MAX);
-            let wanted = wanted.take_front(u64::from(job.max_messages) - messages);
-            answer.resume = match wanted.end() {
-                // A batch cut short by the limit is read on from there.
-                Some(end) if messages + wanted.count() >= u64::from(job.max_messages) => {
-                    Offset(end)
-                }
-                _ => entry.next_offset(),
-            };
-            if let Some(batch) = delivered(batch, &wanted)? {
-                messages += wanted.count();
-                bytes += batch.section.len() as u64;
-                answer.batches.push(batch);
-            }
+        if !deliver(job, looked, judge, &mut room, &mut answer)? {
+            break;
         }
     }
+    Ok(answer)
+}
+
+/// What a raw read may still take.
+struct Room {
+    messages: u64,
+    bytes: u64,
+    looked_at: u64,
+    damaged: u32,
+}
+
+impl Room {
+    fn is_left(&self) -> bool {
+        self.messages > 0 && self.bytes > 0 && self.looked_at > 0 && self.damaged > 0
+    }
+}
+
+/// The next batches of a raw read, about as many as its reply has room for. What can't be read is
+/// noted as a gap; `resume` is then at the first batch that was read.
+fn look(
+    job: &ReadJob,
+    room: &mut Room,
+    answer: &mut ReadBatches,
+    reader: &Reader,
+) -> Result<Vec<Looked>, Refusal> {
+    let refuse = |error: ReadError| Refusal::new(read_code(&error), error.to_string());
+    let mut looked: Vec<Looked> = Vec::new();
+    let (mut messages, mut bytes) = (0, 0);
+    let mut entries = Vec::new();
+    reader
+        .entries(job.queue, answer.resume, ENTRIES, &mut entries)
+        .map_err(refuse)?;
+    if entries.is_empty() {
+        // What expired or was compacted away has no entries any more.
+        answer.resume = answer.resume.max(answer.next);
+    }
+    let mut at = answer.resume;
+    for entry in &entries {
+        let is_full = messages >= room.messages || bytes >= room.bytes.min(READ_AHEAD_BYTES);
+        if !looked.is_empty() && is_full || room.looked_at == 0 || room.damaged == 0 {
+            break;
+        }
+        if job.over_gaps && entry.base_offset > at {
+            let missing = reader.damaged_before(job.queue, at, entry);
+            if let Some((from, to)) = missing.map_err(refuse)? {
+                if !looked.is_empty() {
+                    // Met again when what lies before it has been delivered.
+                    break;
+                }
+                let code = code::QUARANTINED;
+                add_gap(&mut answer.gaps, Gap { from, to, code });
+            }
+        }
+        let next = entry.next_offset();
+        match reader.read_entry(entry) {
+            // It expired since it was looked up.
+            Err(ReadError::NotFound { .. }) => {}
+            Err(error) if !looked.is_empty() => {
+                tracing::debug!(%error, "met again when what lies before it has been delivered");
+                break;
+            }
+            Err(error @ ReadError::Quarantined { .. }) if job.over_gaps => {
+                let gap = Gap {
+                    from: entry.base_offset.max(at),
+                    to: next,
+                    code: read_code(&error),
+                };
+                add_gap(&mut answer.gaps, gap);
+                room.damaged -= 1;
+            }
+            read => {
+                let batch = read.map_err(refuse)?;
+                messages += u64::from(entry.count);
+                bytes += u64::from(entry.section_len);
+                room.looked_at = room
+                    .looked_at
+                    .saturating_sub(u64::from(entry.section_len) + 1);
+                let from = at.max(entry.base_offset);
+                looked.push(Looked {
+                    batch,
+                    from,
+                    until: next,
+                });
+            }
+        }
+        at = next;
+        if looked.is_empty() {
+            answer.resume = next;
+        }
+    }
+    Ok(looked)
+}
+
+/// Judges what was looked at and takes it into the reply, as far as that has room. False if there is no
+/// more to be had now.
+fn deliver(
+    job: &ReadJob,
+    looked: Vec<Looked>,
+    judge: &Judge,
+    room: &mut Room,
+    answer: &mut ReadBatches,
+) -> Result<bool, Refusal> {
+    let judgement = judge.judge(&job.bindings, &looked);
+    for (index, (judged, looked)) in judgement.judged.into_iter().zip(looked).enumerate() {
+        let fails = |failed: &&Failed| !matches!(failed.on_error, OnError::Skip | OnError::Pass);
+        let mut end = judgement.undecided.clone().filter(|end| end.batch <= index);
+        if !job.over_gaps
+            && let Some(failed) = judged.failed.iter().find(fails)
+            && let Some(offset) = failed.offsets.first()
+        {
+            end = Some(Undecided {
+                batch: index,
+                offset: Offset(offset),
+                code: failed.code,
+                message: "see the last failures of the plugin".to_owned(),
+            });
+        }
+        let until = end.as_ref().map_or(looked.until, |end| end.offset);
+        if !room.is_left() {
+            return Ok(false);
+        }
+        let base = looked.batch.header.base_offset;
+        let is_first = answer.batches.is_empty();
+        let bytes = looked.batch.section.len() as u64;
+        let mut wanted = judged.accepted.within(0, until.0);
+        if !wanted.is_empty() && !is_first && bytes > room.bytes {
+            return Ok(false);
+        }
+        let all = wanted.count();
+        let wanted = wanted.take_front(room.messages);
+        // A batch cut short by the limit is read on from there.
+        let resume = match wanted.end() {
+            Some(end) if wanted.count() < all || wanted.count() == room.messages => Offset(end),
+            _ => until,
+        };
+        for failed in judged.failed.iter().filter(fails) {
+            let ranges = failed.offsets.within(answer.resume.0, resume.0);
+            for range in ranges.ranges() {
+                let gap = Gap {
+                    from: Offset(range.first),
+                    to: Offset(range.end),
+                    code: failed.code,
+                };
+                add_gap(&mut answer.gaps, gap);
+            }
+        }
+        if let Some(batch) = delivered(looked.batch, &wanted)? {
+            room.messages -= wanted.count();
+            room.bytes = room.bytes.saturating_sub(batch.section.len() as u64);
+            answer.batches.push(batch);
+        }
+        answer.resume = resume.max(base);
+        if let Some(end) = end {
+            return stopped_at(&end, job, answer).map(|()| false);
+        }
+    }
+    Ok(true)
+}
+
+/// What comes of a read that met a record without a verdict: where something was read before, that is
+/// the reply, and the next read meets it alone.
+fn stopped_at(end: &Undecided, job: &ReadJob, answer: &ReadBatches) -> Result<(), Refusal> {
+    if answer.resume > job.from {
+        return Ok(());
+    }
+    let offset = end.offset;
+    let message = format!(
+        "a plugin of the view failed at offset {offset}: {}",
+        end.message
+    );
+    Err(Refusal::new(end.code, message))
 }
 
 /// Damage seldom ends with a batch: what adjoins is one gap.

@@ -16,8 +16,8 @@ pub use control::{
 pub use reply::{
     BackupBegun, BackupFile, BackupFileList, BackupPiece, Client, Clients, Cursor, CursorMove,
     CursorMoves, FileKind, FileNumber, Found, Gap, Group, Groups, Invited, LogRange, Plugin,
-    Plugins, ReadDone, Received, Reply, ReplyKind, Server, Subscription, Topic, Topics, View,
-    Views,
+    PluginFailure, Plugins, ReadDone, Received, Reply, ReplyKind, Server, Subscription, Topic,
+    Topics, View, Views,
 };
 pub use request::{
     BackupEnd, BackupFiles, BackupRead, Bind, BindingSpec, CreateGroup, CreateTopic, CreateView,

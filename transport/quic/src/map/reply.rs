@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use tidegate_broker::reply::{
-    BackupBegun, ClientInfo, CursorInfo, CursorMove, GroupInfo, PluginInfo, QueueInfo, Reply,
-    SubscriptionInfo, TopicInfo, ViewInfo,
+    BackupBegun, ClientInfo, CursorInfo, CursorMove, GroupInfo, PluginFailure, PluginInfo,
+    QueueInfo, Reply, SubscriptionInfo, TopicInfo, ViewInfo,
 };
 use tidegate_broker::request::{BindingSpec, OnError, RetryPolicy};
 use tidegate_model::{Code, Name, Role};
@@ -199,5 +199,20 @@ fn plugin(info: PluginInfo) -> proto::Plugin {
         size: info.size,
         deployed_ms: info.deployed.0,
         bound_to: info.bound_to,
+        failures: info.failures.into_iter().map(plugin_failure).collect(),
+    }
+}
+
+fn plugin_failure(failure: PluginFailure) -> proto::PluginFailure {
+    proto::PluginFailure {
+        at_ms: failure.at.0,
+        code: u32::from(failure.code.0),
+        message: failure.message,
+        topic: failure.topic,
+        queue_index: failure.queue_index,
+        offset: failure.offset.0,
+        shard: failure.message_id.batch.shard.0,
+        seq: failure.message_id.batch.seq.0,
+        record: u32::from(failure.message_id.record),
     }
 }

@@ -239,6 +239,41 @@ pub struct Plugin {
     /// Views and subscriptions that bind it.
     #[prost(string, repeated, tag = "6")]
     pub bound_to: Vec<String>,
+    /// The last messages that it failed on, the newest first.
+    #[prost(message, repeated, tag = "7")]
+    pub failures: Vec<PluginFailure>,
+}
+
+/// A message that a plugin failed on.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PluginFailure {
+    /// When, in ms since the Unix epoch.
+    #[prost(int64, tag = "1")]
+    pub at_ms: i64,
+    /// How: an error code.
+    #[prost(uint32, tag = "2")]
+    pub code: u32,
+    /// What the plugin or the engine said.
+    #[prost(string, tag = "3")]
+    pub message: String,
+    /// The message's topic as `NAMESPACE/TOPIC` or `TOPIC`; empty if it is gone.
+    #[prost(string, tag = "4")]
+    pub topic: String,
+    /// Index of its queue in the topic.
+    #[prost(uint32, tag = "5")]
+    pub queue_index: u32,
+    /// Its offset there.
+    #[prost(uint64, tag = "6")]
+    pub offset: u64,
+    /// Its id: shard.
+    #[prost(uint32, tag = "7")]
+    pub shard: u32,
+    /// Its id: number of its batch.
+    #[prost(uint64, tag = "8")]
+    pub seq: u64,
+    /// Its id: record in the batch.
+    #[prost(uint32, tag = "9")]
+    pub record: u32,
 }
 
 /// Plugin versions of a namespace.

@@ -590,6 +590,7 @@ fn replies() {
         size: 20_000,
         deployed_ms: 6,
         bound_to: vec!["flights@late".to_owned()],
+        failures: Vec::new(),
     };
     let aliases = vec![proto::Alias {
         alias: 0,
