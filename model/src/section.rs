@@ -138,6 +138,14 @@ pub enum SectionError {
         /// Bytes there are.
         len: usize,
     },
+    /// More bytes than the table announces.
+    #[error("the section has {len} bytes; its record table announces {expected}")]
+    TooLong {
+        /// Bytes announced.
+        expected: usize,
+        /// Bytes there are.
+        len: usize,
+    },
     /// Table entries that don't rise, or don't fit the blocks.
     #[error("entry {entry} of the record table is out of order or out of bounds")]
     Table {
@@ -159,6 +167,17 @@ pub enum SectionError {
         found: u32,
         /// In the header.
         expected: u32,
+    },
+    /// A producer's batch whose header covers other offsets than one per record; only compaction leaves
+    /// gaps.
+    #[error(
+        "the header says span {span} for {count} records; a batch that is published has one offset per record"
+    )]
+    Gaps {
+        /// In the header.
+        span: u32,
+        /// In the header.
+        count: usize,
     },
     /// A codec number from the future.
     #[error("codec {codec} is unknown to this version (0 none, 1 lz4)")]

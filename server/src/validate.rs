@@ -57,9 +57,9 @@ fn parse(publish: &Publish) -> Result<Section<'_>, SectionError> {
     let codec = Codec::from_byte(publish.codec)?;
     // A client's batch has no gaps; only compaction makes them.
     if publish.span != publish.count {
-        return Err(SectionError::Span {
-            found: u32::from(publish.span),
-            expected: u32::from(publish.count),
+        return Err(SectionError::Gaps {
+            span: u32::from(publish.span),
+            count: usize::from(publish.count),
         });
     }
     let section = Section::parse(

@@ -1,4 +1,4 @@
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -163,4 +163,136 @@ proptest! {
             prop_assert!(tags.len() <= count);
         }
     }
+}
+
+/// Each refusal in words. Of heads those that a changed byte brings about.
+#[test]
+fn refusals_say_what_they_found() {
+    let section = build(&[flight()]);
+    let parse = |bytes: &[u8], count, span| {
+        Section::parse(bytes, count, span, Codec::None)
+            .err()
+            .map(|error| error.to_string())
+    };
+    let with = |at: usize, byte: u8| {
+        let mut bytes = section.clone();
+        bytes[at] = byte;
+        parse(&bytes, 1, 1)
+    };
+    let built = |message: Message| {
+        let refused = SectionBuilder::new().push(&message);
+        refused.err().map(|error| error.to_string())
+    };
+    let many = |count: usize| vec![("p".into(), Value::Null); count];
+    let whole = [
+        parse(&[], 0, 0),
+        parse(&[], BATCH_RECORDS_MAX + 1, 1),
+        parse(&vec![0; SECTION_BYTES_MAX + 1], 1, 1),
+        parse(&section[..8], 1, 1),
+        parse(&section[..40], 1, 1),
+        parse(&section[..section.len() - 1], 1, 1),
+        parse(&[&section[..], b"x"].concat(), 1, 1),
+        parse(&section, 1, 2),
+        with(4, 1),
+        with(TABLE_ENTRY_BYTES + 11, 0xff),
+        Codec::from_byte(2).err().map(|error| error.to_string()),
+        Section::parse(&section, 1, 1, Codec::None)
+            .and_then(|section| section.with_bodies(b"x").map(drop))
+            .err()
+            .map(|error| error.to_string()),
+        Some(SectionError::Gaps { span: 3, count: 2 }.to_string()),
+        Some(SectionError::UncompressedTooLarge { len: 9_000_000 }.to_string()),
+        built(Message::new(vec![0; BODY_BYTES_MAX + 1])),
+        built(Message {
+            keys: vec![vec![1; 1024]; 64],
+            ..Message::default()
+        }),
+        built(Message::new("").tag("t".repeat(TAG_BYTES_MAX + 1))),
+        built(Message::new("").group("g".repeat(MESSAGE_GROUP_BYTES_MAX + 1))),
+        built(Message {
+            keys: vec![vec![1]; KEYS_MAX + 1],
+            ..Message::default()
+        }),
+        built(Message {
+            properties: many(PROPERTIES_MAX + 1),
+            ..Message::default()
+        }),
+        built(Message::new("").property("n".repeat(PROPERTY_NAME_BYTES_MAX + 1), Value::Null)),
+        built(Message {
+            priority: PRIORITY_MAX + 1,
+            ..Message::default()
+        }),
+    ];
+    let mut words: Vec<String> = whole
+        .into_iter()
+        .map(|refused| refused.expect("it is refused"))
+        .collect();
+    let heads = section.len() - flight().body.map_or(0, |body| body.len());
+    let mut of_heads: Vec<String> = (table_bytes(1)..heads)
+        .flat_map(|at| [0, 1, 0x7f, 0xff].map(|byte| with(at, byte)))
+        .flatten()
+        .collect();
+    of_heads.sort();
+    of_heads.dedup();
+    words.extend(of_heads);
+    expect_test::expect![[r#"
+        a batch carries at least one record
+        a batch carries at most 4096 records; this one has 4097
+        a section has at most 4259840 bytes; this one has 4259841: send fewer messages in a batch
+        the section ends at byte 8, before its record table does
+        the section ends at byte 40, before its head block does
+        the section ends at byte 139, before its body block does
+        the section has 141 bytes; its record table announces 140
+        the record table closes with span 1; the header says 2
+        entry 0 of the record table is out of order or out of bounds
+        the bodies of a batch have at most 4194304 bytes uncompressed; these have 4278190092
+        codec 2 is unknown to this version (0 none, 1 lz4)
+        the body block does not decompress to the 12 bytes that the table announces
+        the header says span 3 for 2 records; a batch that is published has one offset per record
+        a section has at most 4259840 bytes with its bodies uncompressed too; this one has 9000000: send fewer messages in a batch
+        a message body has at most 4194304 bytes (4 MiB); that of record 0 has 4194305: store it elsewhere and send a reference
+        tag, group, keys and properties of a message have at most 61440 bytes; those of record 0 have 65832
+        the tag of record 0 has a size of 256; at most 255
+        the message group of record 0 has a size of 256; at most 255
+        the list of keys of record 0 has a size of 65; at most 64
+        the list of properties of record 0 has a size of 257; at most 256
+        the property name of record 0 has a size of 256; at most 255
+        the priority of record 0 has a size of 10; at most 9
+        the head of record 0 is malformed: a field ends beyond it
+        the head of record 0 is malformed: a null body with bytes
+        the head of record 0 is malformed: a property name is not UTF-8
+        the head of record 0 is malformed: a property value does not fit its type
+        the head of record 0 is malformed: a tag or group without its flag
+        the head of record 0 is malformed: fixed_len is below 40 or beyond the head
+        the head of record 0 is malformed: head_len and the record table disagree
+        the head of record 0 is malformed: tag or group is not UTF-8
+        the list of keys of record 0 has a size of 127; at most 64
+        the list of keys of record 0 has a size of 255; at most 64
+        the list of keys of record 0 has a size of 257; at most 64
+        the list of keys of record 0 has a size of 32513; at most 64
+        the list of keys of record 0 has a size of 65281; at most 64
+        the list of properties of record 0 has a size of 258; at most 256
+        the list of properties of record 0 has a size of 32514; at most 256
+        the list of properties of record 0 has a size of 65282; at most 256
+        the message group of record 0 has a size of 262; at most 255
+        the message group of record 0 has a size of 32518; at most 255
+        the message group of record 0 has a size of 65286; at most 255
+        the priority of record 0 has a size of 127; at most 9
+        the priority of record 0 has a size of 255; at most 9
+        the property name of record 0 has a size of 12609; at most 255
+        the property name of record 0 has a size of 16725; at most 255
+        the property name of record 0 has a size of 21079; at most 255
+        the property name of record 0 has a size of 22341; at most 255
+        the property name of record 0 has a size of 262; at most 255
+        the property name of record 0 has a size of 264; at most 255
+        the property name of record 0 has a size of 26983; at most 255
+        the property name of record 0 has a size of 28265; at most 255
+        the property name of record 0 has a size of 32518; at most 255
+        the property name of record 0 has a size of 32520; at most 255
+        the property name of record 0 has a size of 65286; at most 255
+        the property name of record 0 has a size of 65288; at most 255
+        the tag of record 0 has a size of 258; at most 255
+        the tag of record 0 has a size of 32514; at most 255
+        the tag of record 0 has a size of 65282; at most 255
+    "#]].assert_eq(&(words.join("\n") + "\n"));
 }

@@ -77,7 +77,13 @@ impl<'a> Section<'a> {
             .split_at_checked(heads_len)
             .ok_or(truncated(Part::Heads))?;
         let bodies = match codec {
-            Codec::None if stored.len() != raw_len => return Err(truncated(Part::Bodies)),
+            Codec::None if stored.len() < raw_len => return Err(truncated(Part::Bodies)),
+            Codec::None if stored.len() > raw_len => {
+                return Err(SectionError::TooLong {
+                    expected: bytes.len() - stored.len() + raw_len,
+                    len: bytes.len(),
+                });
+            }
             Codec::None => Some(stored),
             Codec::Lz4 => None,
         };
