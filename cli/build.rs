@@ -1,8 +1,10 @@
-//! Packs the plugin SDK's sources, which `tidegate plugin new` writes.
+//! Packs the plugin SDK's sources, which `tidegate plugin new` writes, and tells the binary which commit
+//! it is built from, where it is built from a clone.
 
 use std::error::Error;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::{env, fs};
 
 /// What a guest needs, relative to the checkout: the folders with all Rust files in them.
@@ -17,7 +19,34 @@ const SOURCES: [&str; 5] = [
 const TESTS: &str = "tests.rs";
 
 fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=build.rs");
+    let version = env!("CARGO_PKG_VERSION");
+    let version = match commit() {
+        Some(commit) => format!("{version} ({commit})"),
+        None => version.to_owned(),
+    };
+    println!("cargo::rustc-env=TIDEGATE_VERSION={version}");
     pack_sdk()
+}
+
+fn commit() -> Option<String> {
+    // Sources that were unpacked within somebody else's clone are of no commit.
+    git(&["ls-files", "--error-unmatch", "Cargo.toml"])?;
+    // The log of HEAD gets a line with every commit and checkout.
+    for name in ["HEAD", "logs/HEAD"] {
+        let path = git(&["rev-parse", "--git-path", name])?;
+        // A file that isn't there would have this run each time.
+        if Path::new(&path).exists() {
+            println!("cargo::rerun-if-changed={path}");
+        }
+    }
+    git(&["rev-parse", "--short=12", "HEAD"])
+}
+
+fn git(args: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(args).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
 }
 
 /// Writes `sdk_sources.rs`: an array of paths and texts.

@@ -20,7 +20,7 @@ const GLOBAL: &str = "Global options";
 #[derive(Debug, Parser)]
 #[command(
     name = "tidegate",
-    version,
+    version = env!("TIDEGATE_VERSION"),
     disable_help_subcommand = true,
     max_term_width = 100,
     after_help = "Errors carry a code: `tidegate help TG0102` explains one."
