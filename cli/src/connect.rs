@@ -2,6 +2,7 @@
 
 use std::env;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use tidegate_client::{
     Address, Client, ClientConfig, ClientKey, ConnectOptions, KEY_FILE_VARIABLE, KEY_VARIABLE,
@@ -15,9 +16,9 @@ use crate::failure::Result;
 const LOOPBACK_MTU: u16 = 6000;
 
 /// Connects to the server that options, environment or the context in use name.
-pub(crate) async fn connect(app: &mut App) -> Result<Client> {
+async fn connect(app: &mut App, outage_max: Duration) -> Result<Client> {
     if has_environment(app) {
-        return of_environment(app.global.server.as_deref()).await;
+        return of_environment(app.global.server.as_deref(), outage_max).await;
     }
     let store = Store::find()?;
     if store.is_exposed() {
@@ -31,7 +32,7 @@ pub(crate) async fn connect(app: &mut App) -> Result<Client> {
         Some(address) => (address, "--server or TIDEGATE_SERVER".to_owned()),
         None => (context.address.as_str(), format!("context {name}")),
     };
-    open(address, &context.key)
+    open_for(address, &context.key, outage_max)
         .await
         .map_err(|failure| failure.because(format!("{said} names {address}")))
 }
@@ -57,20 +58,31 @@ fn has_environment(app: &App) -> bool {
 }
 
 /// As an application does, which has no contexts.
-async fn of_environment(server: Option<&str>) -> Result<Client> {
+async fn of_environment(server: Option<&str>, outage_max: Duration) -> Result<Client> {
     let mut config = match server {
         Some(address) => ClientConfig::new(address.parse()?, ClientKey::from_env()?),
         None => ClientConfig::from_env()?,
     };
-    config.options = options(&config.address);
+    config.options = ConnectOptions {
+        reconnect_timeout: outage_max,
+        ..options(&config.address)
+    };
     Ok(config.connect().await?)
 }
 
 /// Connects with a key to the server at an address with a pin.
 pub(crate) async fn open(address: &str, key: &str) -> Result<Client> {
+    open_for(address, key, ConnectOptions::default().reconnect_timeout).await
+}
+
+async fn open_for(address: &str, key: &str, outage_max: Duration) -> Result<Client> {
     let address: Address = address.parse()?;
     let key = ClientKey::from_pem(key)?;
-    Ok(Client::connect(&address, &key, options(&address)).await?)
+    let options = ConnectOptions {
+        reconnect_timeout: outage_max,
+        ..options(&address)
+    };
+    Ok(Client::connect(&address, &key, options).await?)
 }
 
 fn options(address: &Address) -> ConnectOptions {
@@ -90,7 +102,16 @@ pub(crate) async fn with_client<T>(
     app: &mut App,
     work: impl AsyncFnOnce(&mut App, &Client) -> Result<T>,
 ) -> Result<T> {
-    let client = connect(app).await?;
+    with_client_for(app, ConnectOptions::default().reconnect_timeout, work).await
+}
+
+/// As [`with_client`]; a connection that breaks is tried to be made anew for `outage_max`.
+pub(crate) async fn with_client_for<T>(
+    app: &mut App,
+    outage_max: Duration,
+    work: impl AsyncFnOnce(&mut App, &Client) -> Result<T>,
+) -> Result<T> {
+    let client = connect(app, outage_max).await?;
     let result = work(app, &client).await;
     client.close().await;
     result

@@ -1,6 +1,8 @@
 //! `tidegate consume`.
 
+mod exec;
 mod feed;
+mod outage;
 mod reading;
 
 use std::time::{Duration, Instant};
@@ -10,7 +12,7 @@ use tidegate_client::{Client, Gap, Received, Source, StartAt};
 use tidegate_model::code;
 
 use crate::app::App;
-use crate::connect::with_client;
+use crate::connect::with_client_for;
 use crate::failure::{Exit, Failure, Result};
 use crate::interrupt::Interrupt;
 use crate::line::{self, Place};
@@ -19,11 +21,15 @@ use crate::progress::Progress;
 use crate::units;
 
 pub(crate) use feed::{Feed, Group};
+use feed::{Pull, Settled};
+use outage::{OUTAGE_MAX, Outage};
 use reading::{Reader, Step};
 
 /// How long nothing must come before a group's consumer ends, where nothing else is asked for.
 const IDLE_DEFAULT: Duration = Duration::from_secs(2);
 const INVISIBLE_DEFAULT: &str = "30s";
+/// How long an interrupted command waits for the outcome of its acknowledgements.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
 
 /// Print the messages of a topic or view, one per line
 ///
@@ -40,8 +46,8 @@ pub(crate) struct Args {
     /// Consume as a member of this group
     #[arg(short, long, value_name = "NAME")]
     group: Option<String>,
-    /// earliest, latest, an offset, an instant (2026-01-31T12:00:00Z) or an age (-2h); with --group
-    /// only where the group has no cursor yet
+    /// earliest, latest, an offset, an instant (2026-01-31T12:00:00Z or @1769860800) or an age (-2h);
+    /// with --group only where the group has no cursor yet
     #[arg(long, value_name = "WHERE", default_value = "earliest", value_parser = units::start, allow_hyphen_values = true)]
     from: StartAt,
     /// End after this many messages
@@ -50,12 +56,21 @@ pub(crate) struct Args {
     /// End once nothing came for this long [default: 2s with --group; else the end is the end]
     #[arg(long, value_name = "DURATION", value_parser = units::duration, conflicts_with = "follow")]
     until_idle: Option<Duration>,
-    /// Wait for more until interrupted
+    /// Wait for more until interrupted, also while the broker is away
     #[arg(short = 'F', long)]
     follow: bool,
     /// What a line is
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
+    /// Run this for each message, which it reads from standard input; exit code 0 acknowledges it, any
+    /// other lets it come again
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        requires = "group",
+        conflicts_with = "no_ack"
+    )]
+    exec: Option<String>,
     /// Don't acknowledge: the messages come again when their leases end
     #[arg(long, requires = "group")]
     no_ack: bool,
@@ -83,8 +98,12 @@ struct Sum {
     messages: u64,
     bytes: u64,
     acknowledged: u64,
-    /// Not acknowledged because their leases had ended.
+    /// Given back because their command failed.
+    failed: u64,
+    /// Whose acknowledgement the broker refused.
     lapsed: u64,
+    /// The connection broke in between.
+    outage: bool,
     /// Passed over because they are damaged.
     damaged: u64,
     /// Ranges of those.
@@ -110,8 +129,14 @@ pub(crate) async fn run(app: &mut App, args: Args) -> Result<()> {
         .as_deref()
         .map(|group| namespace.group(group))
         .transpose()?;
-    with_client(app, async |app, client| {
+    let outage_max = if args.follow {
+        Duration::MAX
+    } else {
+        OUTAGE_MAX
+    };
+    with_client_for(app, outage_max, async |app, client| {
         let mut interrupt = Interrupt::listen()?;
+        refuse_beyond_end(client, &args, &source).await?;
         let mut printer = Printer::new(app, &args, &source);
         let ended = match group {
             Some(group) => {
@@ -121,7 +146,22 @@ pub(crate) async fn run(app: &mut App, args: Args) -> Result<()> {
                     start: args.from,
                     invisible: args.invisible,
                 };
-                shared(app, client, &args, &group, &mut printer, &mut interrupt).await
+                match &args.exec {
+                    Some(command) => {
+                        let pull = Pull::one_by_one(client, &group, args.count);
+                        exec::run(
+                            app,
+                            client,
+                            &args,
+                            pull,
+                            command,
+                            &mut printer,
+                            &mut interrupt,
+                        )
+                        .await
+                    }
+                    None => shared(app, client, &args, &group, &mut printer, &mut interrupt).await,
+                }
             }
             None => read(app, client, &args, &source, &mut printer, &mut interrupt).await,
         };
@@ -140,41 +180,135 @@ async fn shared(
     printer: &mut Printer,
     interrupt: &mut Interrupt,
 ) -> Result<()> {
-    let idle = match (args.until_idle, args.follow || args.count.is_some()) {
-        (Some(idle), _) => Some(idle),
-        (None, true) => None,
-        (None, false) => Some(IDLE_DEFAULT),
-    };
+    let idle = args.idle();
     let mut feed = Feed::open(client, group, args.count).await?;
+    let mut outage = Outage::watch(client, args.follow);
     let ended = loop {
         if feed.is_done() {
             break Ok(());
         }
+        let lull_now = idle.filter(|_| !feed.is_pull() && !outage.is_now());
         let batch = tokio::select! {
-            batch = feed.next() => batch,
-            () = lull(idle) => break Ok(()),
+            batch = feed.next(idle) => batch,
+            () = outage.changed(app) => continue,
+            () = lull(lull_now) => Ok(Vec::new()),
             () = interrupt.wait() => break Err(Failure::Interrupted),
         };
-        let printed = match batch {
-            Ok(batch) => printer.print(app, &batch).map(|()| batch),
-            Err(failure) => Err(failure),
-        };
-        match printed {
-            Ok(batch) if !args.no_ack => {
-                if let Err(failure) = feed.ack(&batch).await {
-                    break Err(failure);
+        let worked = match batch {
+            // A broker that has died is as silent as one that has nothing.
+            Ok(batch) if batch.is_empty() => {
+                let alive = feed.is_pull() || {
+                    tokio::select! {
+                        alive = client.group(&group.group) => match alive {
+                            Ok(_) => true,
+                            Err(error) if Failure::from(error.clone()).is_outage() => false,
+                            Err(error) => break Err(error.into()),
+                        },
+                        () = interrupt.wait() => break Err(Failure::Interrupted),
+                    }
+                };
+                match idle {
+                    Some(_) if alive => break Ok(()),
+                    _ => continue,
                 }
             }
-            Ok(_) => {}
-            Err(failure) => break Err(failure),
+            Ok(batch) => {
+                outage.over(app);
+                match printer.print(app, &batch) {
+                    Ok(()) if !args.no_ack => {
+                        acked(app, &mut feed, &batch, &mut outage, interrupt).await
+                    }
+                    printed => printed,
+                }
+            }
+            Err(failure) if feed.is_pull() => tokio::select! {
+                waited = outage.wait(app, failure) => waited,
+                () = interrupt.wait() => break Err(Failure::Interrupted),
+            },
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = worked {
+            break Err(failure);
         }
     };
-    let settled = feed.close().await;
+    let settled = if matches!(ended, Err(Failure::Interrupted)) {
+        match tokio::time::timeout(SETTLE_MAX, feed.close()).await {
+            Ok(settled) => settled,
+            Err(_) => {
+                app.out.warn(
+                    "the broker is away: what became of the last acknowledgements isn't known; \
+                     messages that they didn't reach come again",
+                );
+                Ok(Settled::default())
+            }
+        }
+    } else {
+        feed.close().await
+    };
     if let Ok(settled) = &settled {
         printer.sum.acknowledged = settled.done;
         printer.sum.lapsed = settled.lapsed;
     }
+    printer.sum.outage = outage.seen;
     ended.and(settled.map(drop))
+}
+
+/// Acknowledges; what a pull took is said again after an outage, a push does so by itself.
+async fn acked(
+    app: &mut App,
+    feed: &mut Feed,
+    batch: &[Received],
+    outage: &mut Outage,
+    interrupt: &mut Interrupt,
+) -> Result<()> {
+    loop {
+        match feed.ack(batch).await {
+            Err(failure) if feed.is_pull() => tokio::select! {
+                waited = outage.wait(app, failure) => waited?,
+                () = interrupt.wait() => return Err(Failure::Interrupted),
+            },
+            ended => return ended,
+        }
+    }
+}
+
+impl Args {
+    /// How long nothing must come before a member of a group ends.
+    fn idle(&self) -> Option<Duration> {
+        match (self.until_idle, self.follow) {
+            (Some(idle), _) => Some(idle),
+            (None, true) => None,
+            (None, false) => Some(IDLE_DEFAULT),
+        }
+    }
+}
+
+/// An offset that no queue has reached is a mistake, most often a time without its `@`.
+async fn refuse_beyond_end(client: &Client, args: &Args, source: &Source) -> Result<()> {
+    let StartAt::Offset(offset) = args.from else {
+        return Ok(());
+    };
+    let topic = client.topic(source.topic()).await?;
+    let ends = topic.queues.iter().enumerate();
+    let end = ends
+        .filter(|(index, _)| args.queue.is_none_or(|queue| queue as usize == *index))
+        .map(|(_, queue)| queue.next)
+        .max();
+    let Some(end) = end.filter(|end| offset > *end) else {
+        return Ok(());
+    };
+    let hint = match units::as_epoch(offset.0) {
+        Some(epoch) => format!("for a time since 1970, write --from {epoch}"),
+        None => format!(
+            "tidegate topic info {} shows the offsets",
+            topic.topic.topic
+        ),
+    };
+    Err(Failure::new(
+        code::OFFSET_OUT_OF_RANGE,
+        format!("--from {offset} is beyond the end of {source}, which is at offset {end}"),
+    )
+    .hint(hint))
 }
 
 /// Never ends without an idle time.
@@ -195,6 +329,7 @@ async fn read(
     interrupt: &mut Interrupt,
 ) -> Result<()> {
     let mut reader = Reader::open(client, source, args.queue, args.from).await?;
+    let mut outage = Outage::watch(client, args.follow);
     let mut last = Instant::now();
     loop {
         let left = args.count.map(|count| count - printer.sum.messages);
@@ -202,9 +337,21 @@ async fn read(
             return Ok(());
         }
         let step = tokio::select! {
-            step = reader.next(client, source, left) => step?,
+            step = reader.next(client, source, left) => step,
             () = interrupt.wait() => return Err(Failure::Interrupted),
         };
+        let step = match step {
+            Ok(step) => step,
+            Err(failure) => {
+                tokio::select! {
+                    waited = outage.wait(app, failure) => waited?,
+                    () = interrupt.wait() => return Err(Failure::Interrupted),
+                }
+                last = Instant::now();
+                continue;
+            }
+        };
+        outage.over(app);
         if !step.is_empty() {
             printer.print_step(app, &step)?;
             last = Instant::now();
@@ -244,23 +391,35 @@ impl Printer {
         }
     }
 
+    /// The line of a message, counted as printed.
+    fn line(&mut self, received: &Received) -> &[u8] {
+        self.lines.clear();
+        self.add(received);
+        self.sum.elapsed = self.begun.elapsed();
+        &self.lines
+    }
+
+    fn add(&mut self, received: &Received) {
+        let message = &received.message;
+        let body = message.body.as_deref().unwrap_or_default();
+        match self.format {
+            Format::Jsonl => {
+                line::write(&mut self.lines, &self.topic, &Place::of(received), message);
+            }
+            Format::Raw => {
+                self.lines.extend_from_slice(body);
+                self.lines.push(b'\n');
+            }
+        }
+        self.sum.messages += 1;
+        self.sum.bytes += u64::try_from(body.len()).expect("a length fits 64 bits");
+    }
+
     /// Returns once the lines are with whoever reads them.
     fn print(&mut self, app: &mut App, batch: &[Received]) -> Result<()> {
         self.lines.clear();
         for received in batch {
-            let message = &received.message;
-            let body = message.body.as_deref().unwrap_or_default();
-            match self.format {
-                Format::Jsonl => {
-                    line::write(&mut self.lines, &self.topic, &Place::of(received), message);
-                }
-                Format::Raw => {
-                    self.lines.extend_from_slice(body);
-                    self.lines.push(b'\n');
-                }
-            }
-            self.sum.messages += 1;
-            self.sum.bytes += u64::try_from(body.len()).expect("a length fits 64 bits");
+            self.add(received);
         }
         self.progress.at(self.sum.bytes, self.sum.messages);
         app.out.data(&self.lines)?;
@@ -319,15 +478,24 @@ impl Printer {
 /// Messages are the data here, so the summary goes to standard error in every format.
 fn told(app: &mut App, source: &Source, sum: &Sum, ended: Result<()>) -> Result<()> {
     if sum.lapsed > 0 {
-        app.out.warn(&format!(
-            "{} leases had ended before the acknowledgement; those messages come again",
-            units::count(sum.lapsed)
-        ));
+        let lapsed = units::count(sum.lapsed);
+        app.out.warn(&if sum.outage {
+            format!(
+                "the broker refused {lapsed} acknowledgements that were said again after the \
+                 connection had broken: those that had reached it before are done, the other \
+                 messages come again"
+            )
+        } else {
+            format!(
+                "the broker refused {lapsed} acknowledgements: the leases had ended; what no other \
+                 member has acknowledged comes again (--invisible makes leases longer)"
+            )
+        });
     }
     if matches!(ended, Ok(()) | Err(Failure::Interrupted)) {
         app.out.note(&format!(
-            "{} messages ({}) of {source} in {}{}",
-            units::count(sum.messages),
+            "{} ({}) of {source} in {}{}",
+            units::messages(sum.messages),
             units::bytes(sum.bytes),
             units::show_duration(sum.elapsed),
             acknowledged(sum)
@@ -350,8 +518,11 @@ fn told(app: &mut App, source: &Source, sum: &Sum, ended: Result<()>) -> Result<
 }
 
 fn acknowledged(sum: &Sum) -> String {
-    match sum.acknowledged {
-        0 => String::new(),
-        done => format!(", {} acknowledged", units::count(done)),
+    let mut out = String::new();
+    for (count, what) in [(sum.acknowledged, "acknowledged"), (sum.failed, "failed")] {
+        if count > 0 {
+            out.push_str(&format!(", {} {what}", units::count(count)));
+        }
     }
+    out
 }

@@ -31,7 +31,11 @@ impl Exit {
     /// The status for an error code: by remedy, but for the few where scripts want to know more.
     pub(crate) fn of(code: Code) -> Self {
         match code {
-            code::UNREACHABLE | code::TIMEOUT | code::AUTH_TIMEOUT => Self::Unreachable,
+            code::UNREACHABLE
+            | code::TIMEOUT
+            | code::AUTH_TIMEOUT
+            | code::SHUTTING_DOWN
+            | code::CANCELLED => Self::Unreachable,
             code::INVALID_NAME | code::INVALID_ARGUMENT | code::ADDRESS => Self::Usage,
             code::DATA_IN_USE => Self::Conflict,
             _ => match code.remedy() {
@@ -149,6 +153,11 @@ impl Failure {
         self
     }
 
+    /// Whether it says that the broker is away, not that it refuses.
+    pub(crate) fn is_outage(&self) -> bool {
+        matches!(self, Self::Error(report) if report.code.is_some() && report.exit == Exit::Unreachable)
+    }
+
     pub(crate) fn exit(&self) -> ExitCode {
         match self {
             Self::Error(report) => report.exit.into(),
@@ -215,6 +224,8 @@ mod tests {
             (code::DATA_IN_USE, Exit::Conflict),
             (code::UNREACHABLE, Exit::Unreachable),
             (code::TIMEOUT, Exit::Unreachable),
+            (code::SHUTTING_DOWN, Exit::Unreachable),
+            (code::CANCELLED, Exit::Unreachable),
             (code::INVALID_NAME, Exit::Usage),
             (code::INPUT, Exit::Failed),
             (code::DISK_FULL, Exit::Failed),

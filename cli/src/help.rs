@@ -39,9 +39,9 @@ fn of_command(app: &mut App, words: &[String]) -> Result<()> {
         .chain(words.iter().map(String::as_str))
         .chain(["--help"]);
     match Cli::try_parse_from(line) {
-        Err(help) if help.kind() == ErrorKind::DisplayHelp => {
-            app.out.line(help.render().ansi().to_string().trim_end())
-        }
+        Err(help) if help.kind() == ErrorKind::DisplayHelp => app
+            .out
+            .styled_line(help.render().ansi().to_string().trim_end()),
         _ => Err(Failure::usage(format!(
             "{:?} is neither a command nor an error code",
             words.join(" ")

@@ -23,8 +23,8 @@ const CHUNK_BYTES: usize = 1024 * 1024;
 const CHUNKS_WAITING: usize = 8;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// Makes a message of a line; the error is a sentence for people.
-pub(crate) type Parse = Box<dyn Fn(&[u8]) -> std::result::Result<Message, String> + Send>;
+/// Makes a message of a line, or nothing of one that says nothing; the error is a sentence for people.
+pub(crate) type Parse = Box<dyn Fn(&[u8]) -> std::result::Result<Option<Message>, String> + Send>;
 
 /// Messages with the numbers of their lines, from 1.
 pub(crate) type Chunk = Vec<(u64, Message)>;
@@ -85,7 +85,7 @@ impl Input {
             read: self.read,
         };
         let name = self.name;
-        let failed = |error: io::Error| Failure::file("read", &name, &error);
+        let failed = |error: io::Error| unread(&name, &error);
         let mut raw = BufReader::with_capacity(BUFFER_BYTES, counted);
         let zipped = raw.fill_buf().map_err(failed)?.starts_with(&GZIP_MAGIC);
         let plain: Box<dyn Read> = if zipped {
@@ -108,20 +108,26 @@ impl Input {
                 }
             }
             number += 1;
-            match read_line(&mut lines, &mut line).map_err(failed)? {
-                Found::End => break,
-                Found::TooLong => {
+            match read_line(&mut lines, &mut line) {
+                Err(error) => {
+                    flush(&mut chunk, to);
+                    return Err(if zipped {
+                        bad_gzip(&name, number, &error)
+                    } else {
+                        failed(error)
+                    });
+                }
+                Ok(Found::End) => break,
+                Ok(Found::TooLong) => {
                     flush(&mut chunk, to);
                     let limit = LINE_BYTES_MAX / (1024 * 1024);
                     return Err(bad_line(&name, number, &format!("it is over {limit} MiB")));
                 }
-                Found::Line => {}
-            }
-            if line.trim_ascii().is_empty() {
-                continue;
+                Ok(Found::Line) => {}
             }
             match parse(&line) {
-                Ok(message) => {
+                Ok(None) => {}
+                Ok(Some(message)) => {
                     chunk_bytes += line.len();
                     chunk.push((number, message));
                 }
@@ -153,6 +159,22 @@ fn bad_line(name: &str, number: u64, what: &str) -> Failure {
         format!("line {number} of {name} is no message: {what}"),
     )
     .hint(LINE_HINT)
+}
+
+/// Of something that is open: whether this user may read it is no question any more.
+fn unread(name: &str, error: &io::Error) -> Failure {
+    Failure::file("read", name, error).hint(
+        "it could be opened, but not be read to its end: check the device or program behind it",
+    )
+}
+
+fn bad_gzip(name: &str, number: u64, error: &io::Error) -> Failure {
+    Failure::new(
+        code::INPUT,
+        format!("the gzip data of {name} is damaged or cut off at line {number}"),
+    )
+    .because(error.to_string())
+    .hint("`gzip -t` checks a file; get it anew, and publish from that line on")
 }
 
 enum Found {
@@ -199,9 +221,13 @@ mod tests {
 
     fn json() -> Parse {
         Box::new(|line| {
+            if line.trim_ascii().is_empty() {
+                return Ok(None);
+            }
             std::str::from_utf8(line)
                 .map_err(|error| error.to_string())
                 .and_then(line::parse)
+                .map(Some)
         })
     }
 
@@ -248,7 +274,11 @@ mod tests {
         let (numbers, error) = all(zipped.clone());
         assert_eq!((numbers.len(), error), (1_000, None));
         let (_, error) = all(&zipped[..zipped.len() - 9]);
-        assert_eq!(error.as_deref(), Some("can't read week.jsonl"));
+        let error = error.expect("it is cut off");
+        assert!(
+            error.starts_with("the gzip data of week.jsonl is damaged or cut off at line"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -36,14 +36,24 @@ impl Interrupt {
     }
 }
 
+/// Keeps SIGHUP, which a terminal sends when it closes, from ending the process; logs each.
+pub(crate) async fn outlive_terminal() -> Result<()> {
+    let mut hangups = listen(SignalKind::hangup())?;
+    loop {
+        hangups.recv().await;
+        tracing::info!("SIGHUP: there is nothing to read again; the broker goes on");
+    }
+}
+
+fn listen(kind: SignalKind) -> Result<Signal> {
+    signal(kind).map_err(|error| {
+        Failure::new(tidegate_model::code::INTERNAL, "signals can't be caught")
+            .because(error.to_string())
+    })
+}
+
 impl Signals {
     fn listen() -> Result<Self> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| {
-                Failure::new(tidegate_model::code::INTERNAL, "signals can't be caught")
-                    .because(error.to_string())
-            })
-        };
         Ok(Self {
             int: listen(SignalKind::interrupt())?,
             term: listen(SignalKind::terminate())?,

@@ -3,18 +3,25 @@
 //! What `consume` wrote can be published again: the fields that only a stored message has are read
 //! and passed over.
 
+mod property;
+
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tidegate_client::Received;
 use tidegate_model::{Message, MessageId, Offset, Timestamp, Value};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
-use crate::units;
+use crate::{output, units};
 
-/// Name of the only field of a property that holds bytes.
-const BYTES_FIELD: &str = "base64";
+/// Unit of a time that no calendar of ours has, as in `9223372036854775807 ms`.
+const MS: &str = " ms";
+const NS_PER_MS: i128 = 1_000_000;
 
 /// A line as it is read. A field that is there twice, or unknown, is an error.
 #[derive(Deserialize)]
@@ -27,12 +34,14 @@ struct Line<'a> {
     keys_base64: Vec<String>,
     tag: Option<String>,
     group: Option<String>,
-    #[serde(default, deserialize_with = "properties")]
+    #[serde(default, deserialize_with = "property::read_all")]
     properties: Vec<(String, Value)>,
     #[serde(borrow, default, deserialize_with = "present")]
     body: Option<&'a RawValue>,
     body_base64: Option<String>,
-    create_time: Option<String>,
+    /// `null` is a message without one; a line without the field gets the present.
+    #[serde(default, deserialize_with = "there")]
+    create_time: Option<Option<String>>,
     #[serde(rename = "topic")]
     _topic: Option<serde::de::IgnoredAny>,
     #[serde(rename = "queue")]
@@ -49,6 +58,7 @@ struct Line<'a> {
 
 /// Reads a message; the error is a sentence for people.
 pub(crate) fn parse(text: &str) -> Result<Message, String> {
+    not_an_object(text)?;
     let line: Line<'_> = serde_json::from_str(text).map_err(|error| json_error(&error))?;
     if [
         line.key.is_some(),
@@ -83,8 +93,8 @@ pub(crate) fn parse(text: &str) -> Result<Message, String> {
     };
     let create_time = match line.create_time {
         None => units::now(),
-        Some(text) => units::instant(&text)
-            .map_err(|()| format!("create_time {text:?} is no instant as in RFC 3339"))?,
+        Some(None) => Timestamp(0),
+        Some(Some(text)) => create_time(&text)?,
     };
     Ok(Message {
         body,
@@ -96,6 +106,37 @@ pub(crate) fn parse(text: &str) -> Result<Message, String> {
         due_time: None,
         priority: 0,
     })
+}
+
+/// Any other kind of JSON would be told of as a type of this program, and an array read as a line.
+fn not_an_object(text: &str) -> Result<(), String> {
+    let kind = match text.trim_ascii_start().as_bytes().first() {
+        None | Some(b'{') => return Ok(()),
+        Some(b'[') => "an array",
+        Some(b'"') => "a string",
+        Some(b'0'..=b'9' | b'-') => "a number",
+        Some(b't' | b'f' | b'n') => "a word",
+        Some(_) => "no JSON",
+    };
+    Err(format!("a message is a JSON object; this is {kind}"))
+}
+
+/// An instant to the millisecond, or the milliseconds that [`units::show_instant`] falls back to.
+fn create_time(text: &str) -> Result<Timestamp, String> {
+    if let Some(ms) = text.strip_suffix(MS).and_then(|ms| ms.parse().ok()) {
+        return Ok(Timestamp(ms));
+    }
+    let instant = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
+        format!(
+            "create_time {text:?} is no instant as in RFC 3339: write it as 2026-01-31T12:00:00.000Z"
+        )
+    })?;
+    if instant.unix_timestamp_nanos() % NS_PER_MS != 0 {
+        return Err(format!(
+            "create_time {text:?} is finer than a millisecond: write three digits of a second"
+        ));
+    }
+    units::instant(text).map_err(|()| format!("create_time {text:?} is out of bounds"))
 }
 
 /// serde_json says where, counting lines within the text; here there is one.
@@ -148,75 +189,9 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a RawV
     <&RawValue>::deserialize(from).map(Some)
 }
 
-fn properties<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(String, Value)>, D::Error> {
-    struct Properties;
-
-    impl<'de> Visitor<'de> for Properties {
-        type Value = Vec<(String, Value)>;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("an object of properties")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut out: Self::Value = Vec::new();
-            while let Some((name, value)) = map.next_entry::<String, serde_json::Value>()? {
-                if out.iter().any(|(other, _)| *other == name) {
-                    return Err(A::Error::custom(format!(
-                        "the property {name:?} is there twice: write its values as an array"
-                    )));
-                }
-                match value {
-                    serde_json::Value::Array(values) => {
-                        for value in values {
-                            out.push((name.clone(), property(&name, value)?));
-                        }
-                    }
-                    value => {
-                        let value = property(&name, value)?;
-                        out.push((name, value));
-                    }
-                }
-            }
-            Ok(out)
-        }
-    }
-
-    from.deserialize_map(Properties)
-}
-
-fn property<E: serde::de::Error>(name: &str, value: serde_json::Value) -> Result<Value, E> {
-    use serde_json::Value as Json;
-    Ok(match value {
-        Json::Null => Value::Null,
-        Json::Bool(truth) => Value::Bool(truth),
-        Json::String(text) => Value::String(text),
-        Json::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(integer), _) => Value::I64(integer),
-            (None, Some(double)) if !number.is_u64() => Value::F64(double),
-            _ => {
-                return Err(E::custom(format!(
-                    "the property {name:?} is {number}; an integer is at most {}",
-                    i64::MAX
-                )));
-            }
-        },
-        Json::Object(fields) => match (fields.len(), fields.get(BYTES_FIELD)) {
-            (1, Some(Json::String(text))) => {
-                Value::Bytes(decode(BYTES_FIELD, text).map_err(E::custom)?)
-            }
-            _ => {
-                return Err(E::custom(format!(
-                    "the property {name:?} is an object; only {{\"{BYTES_FIELD}\": \"...\"}} is one"
-                )));
-            }
-        },
-        Json::Array(_) => {
-            return Err(E::custom(format!(
-                "the property {name:?} has an array inside an array"
-            )));
-        }
-    })
+/// A field that is there, also as null.
+fn there<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(from).map(Some)
 }
 
 /// A line as it is written.
@@ -236,8 +211,7 @@ struct Shown<'a> {
 /// The message itself.
 #[derive(Serialize)]
 struct ShownMessage<'a> {
-    #[serde(skip_serializing_if = "is_unset")]
-    create_time: ShownTime,
+    create_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -262,24 +236,12 @@ enum ShownBody<'a> {
     Bytes { body_base64: String },
 }
 
-struct ShownTime(Timestamp);
-
-impl Serialize for ShownTime {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&units::show_instant(self.0))
-    }
-}
-
 #[expect(
     clippy::trivially_copy_pass_by_ref,
     reason = "serde asks for a reference"
 )]
 fn is_zero(attempt: &u16) -> bool {
     *attempt == 0
-}
-
-fn is_unset(time: &ShownTime) -> bool {
-    time.0 == Timestamp(0)
 }
 
 /// Where a stored message stands.
@@ -303,9 +265,22 @@ impl Place {
     }
 }
 
-/// A message that was found without its place.
+/// A message that was found without its place. A body is JSON only if its value has the same text,
+/// numbers as they were written; any other is the string of its text.
 pub(crate) fn value(message: &Message) -> serde_json::Value {
-    serde_json::to_value(shown(message)).expect("a message has a JSON value")
+    let mut shown = shown(message);
+    if let ShownBody::Json { body } = shown.body
+        && !is_kept_as_value(body.get())
+    {
+        shown.body = ShownBody::Text {
+            body: Some(body.get()),
+        };
+    }
+    serde_json::to_value(shown).expect("no number of it is out of range")
+}
+
+fn is_kept_as_value(text: &str) -> bool {
+    serde_json::from_str::<serde_json::Value>(text).is_ok_and(|value| value.to_string() == text)
 }
 
 /// Appends a message and a line feed.
@@ -319,7 +294,8 @@ pub(crate) fn write(out: &mut Vec<u8>, topic: &str, place: &Place, message: &Mes
         append_time: units::show_instant(place.append_time),
         message: shown(message),
     };
-    serde_json::to_writer(&mut *out, &shown).expect("a line has a text, and a Vec takes it");
+    let line = serde_json::to_string(&shown).expect("a line has a text");
+    out.extend_from_slice(output::json_for_terminals(Cow::Owned(line)).as_bytes());
     out.push(b'\n');
 }
 
@@ -338,34 +314,16 @@ fn shown(message: &Message) -> ShownMessage<'_> {
         }
     };
     ShownMessage {
-        create_time: ShownTime(message.create_time),
+        create_time: (message.create_time != Timestamp(0))
+            .then(|| units::show_instant(message.create_time)),
         key,
         keys,
         keys_base64,
         tag: message.tag.as_deref(),
         group: message.group.as_deref(),
-        properties: shown_properties(&message.properties),
+        properties: property::shown_all(&message.properties),
         body: shown_body(message.body.as_deref()),
     }
-}
-
-fn shown_properties(properties: &[(String, Value)]) -> serde_json::Map<String, serde_json::Value> {
-    use serde_json::Value as Json;
-    let mut out = serde_json::Map::new();
-    for (at, (name, value)) in properties.iter().enumerate() {
-        let value = shown_value(value);
-        match out.get_mut(name) {
-            None if properties[at + 1..].iter().any(|(other, _)| other == name) => {
-                out.insert(name.clone(), Json::Array(vec![value]));
-            }
-            None => {
-                out.insert(name.clone(), value);
-            }
-            Some(Json::Array(values)) => values.push(value),
-            Some(_) => unreachable!("a name that comes again began as an array"),
-        }
-    }
-    out
 }
 
 /// Bytes as the fields that end in `base64` have them.
@@ -380,19 +338,8 @@ pub(crate) fn bytes_of(base64: &str) -> Result<Vec<u8>, String> {
         .map_err(|error| format!("{base64:?} is no base64 as in RFC 4648 section 4: {error}"))
 }
 
-fn shown_value(value: &Value) -> serde_json::Value {
-    match value {
-        Value::Null => serde_json::Value::Null,
-        Value::Bool(truth) => (*truth).into(),
-        Value::I64(integer) => (*integer).into(),
-        // JSON has no infinity and no NaN; they print as null, as JavaScript does it.
-        Value::F64(double) => (*double).into(),
-        Value::String(text) => text.as_str().into(),
-        Value::Bytes(bytes) => serde_json::json!({ BYTES_FIELD: STANDARD.encode(bytes) }),
-    }
-}
-
-/// JSON objects and arrays stand as they are if reading them back gives the same bytes.
+/// JSON objects and arrays stand as they are if reading them back gives the same bytes, and nothing in
+/// them has to be escaped for a terminal.
 fn shown_body(body: Option<&[u8]>) -> ShownBody<'_> {
     let Some(bytes) = body else {
         return ShownBody::Text { body: None };
@@ -403,6 +350,7 @@ fn shown_body(body: Option<&[u8]>) -> ShownBody<'_> {
         };
     };
     if text.starts_with(['{', '['])
+        && !output::has_controls(text)
         && let Ok(raw) = serde_json::from_str::<&RawValue>(text)
         && compact(raw.get()) == text
     {

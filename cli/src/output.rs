@@ -2,6 +2,8 @@
 //!
 //! Data goes to standard output, everything else to standard error.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
 use anstream::{AutoStream, ColorChoice};
@@ -139,7 +141,18 @@ impl Output {
 
     /// A line of data.
     pub(crate) fn line(&mut self, text: &str) -> Result<()> {
+        writeln!(self.stdout, "{}", for_terminals(text)).map_err(Failure::from)
+    }
+
+    /// A line of the program's own, which may have colours.
+    pub(crate) fn styled_line(&mut self, text: &str) -> Result<()> {
         writeln!(self.stdout, "{text}").map_err(Failure::from)
+    }
+
+    /// A line that is JSON.
+    pub(crate) fn json_line(&mut self, json: &str) -> Result<()> {
+        let json = json_for_terminals(Cow::Borrowed(json));
+        writeln!(self.stdout, "{json}").map_err(Failure::from)
     }
 
     /// Data as it is, and on its way when this returns. Colour codes in it are data, not style.
@@ -152,18 +165,19 @@ impl Output {
     /// Something for people, on standard error. That it may get lost there stops no command.
     pub(crate) fn note(&mut self, text: &str) {
         if !self.quiet {
-            let _unread = writeln!(self.stderr, "{text}");
+            let _unread = writeln!(self.stderr, "{}", for_terminals(text));
         }
     }
 
     /// Something that needs attention, whether quiet or not.
     pub(crate) fn warn(&mut self, text: &str) {
-        let _unread = writeln!(self.stderr, "warning: {text}");
+        let _unread = writeln!(self.stderr, "warning: {}", for_terminals(text));
     }
 
     /// Asks a question; the answer is read elsewhere.
     pub(crate) fn ask(&mut self, text: &str) {
-        let _unread = write!(self.stderr, "{text} ").and_then(|()| self.stderr.flush());
+        let _unread =
+            write!(self.stderr, "{} ", for_terminals(text)).and_then(|()| self.stderr.flush());
     }
 
     /// An error: what, because, hint.
@@ -178,7 +192,7 @@ impl Output {
                 let wide = self.format == Format::Wide;
                 let terminal = io::stdout().is_terminal();
                 let text = table::render(columns, items, wide, terminal);
-                write!(self.stdout, "{text}").map_err(Failure::from)
+                write!(self.stdout, "{}", for_terminals(&text)).map_err(Failure::from)
             }
             Format::Json => {
                 let items: Vec<&Value> = items.iter().map(|item| &item.json).collect();
@@ -201,7 +215,7 @@ impl Output {
         match self.format {
             Format::Table | Format::Wide => {
                 let text = table::fields(fields);
-                write!(self.stdout, "{text}").map_err(Failure::from)
+                write!(self.stdout, "{}", for_terminals(&text)).map_err(Failure::from)
             }
             Format::Json | Format::Jsonl => self.json(&versioned(value)),
             Format::Name => self.line(name),
@@ -228,8 +242,51 @@ impl Output {
             _ => serde_json::to_string(value),
         }
         .expect("a JSON value has a text");
-        self.line(&text)
+        self.json_line(&text)
     }
+}
+
+/// Whether a terminal may take a part of the text for a command: a control character other than a line
+/// feed or a tab, of C0, C1 or delete.
+pub(crate) fn has_controls(text: &str) -> bool {
+    text.chars().any(is_control)
+}
+
+fn is_control(c: char) -> bool {
+    c.is_control() && !matches!(c, '\n' | '\t')
+}
+
+/// Text that came from elsewhere, with its control characters escaped as Rust writes them.
+pub(crate) fn for_terminals(text: &str) -> Cow<'_, str> {
+    if !has_controls(text) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_control(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// The same JSON with the control characters escaped that JSON lets stand in its strings: delete and
+/// C1.
+pub(crate) fn json_for_terminals(json: Cow<'_, str>) -> Cow<'_, str> {
+    if !has_controls(&json) {
+        return json;
+    }
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_control(c) {
+            write!(out, "\\u{:04x}", u32::from(c)).expect("a String takes it");
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
 }
 
 /// The value with `apiVersion` in front.
@@ -245,12 +302,16 @@ fn write_report(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let code = report
         .code
         .map_or_else(String::new, |code| format!("[{code}]"));
-    writeln!(out, "{ERROR}error{code}{ERROR:#}: {}", report.what)?;
+    writeln!(
+        out,
+        "{ERROR}error{code}{ERROR:#}: {}",
+        for_terminals(&report.what)
+    )?;
     if let Some(because) = &report.because {
-        writeln!(out, "  because {because}")?;
+        writeln!(out, "  because {}", for_terminals(because))?;
     }
     if let Some(hint) = &report.hint {
-        writeln!(out, "  {HINT}hint{HINT:#}: {hint}")?;
+        writeln!(out, "  {HINT}hint{HINT:#}: {}", for_terminals(hint))?;
     }
     Ok(())
 }
@@ -274,6 +335,19 @@ mod tests {
             String::from_utf8(plain.into_inner()).unwrap(),
             "error[TG0604]: can't read week.jsonl\n  because there is no such file\n  hint: ls\n"
         );
+    }
+
+    #[test]
+    fn no_control_character_reaches_a_terminal() {
+        assert_eq!(for_terminals("a\tb\nö"), "a\tb\nö");
+        assert_eq!(
+            for_terminals("\u{1b}[2J\u{9b}2J\u{7f}\r"),
+            r"\u{1b}[2J\u{9b}2J\u{7f}\r"
+        );
+        let json = json!({ "a": "\u{9b}2J\u{7f}\u{1b}" });
+        let text = json_for_terminals(Cow::Owned(json.to_string()));
+        assert_eq!(text, r#"{"a":"\u009b2J\u007f\u001b"}"#);
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json);
     }
 
     #[test]

@@ -108,12 +108,13 @@ impl Args {
                     })?;
                     head = head.property(name, Value::String(value.to_owned()));
                 }
+                // A line without a byte is an empty body.
                 Ok(Box::new(move |text| {
-                    Ok(Message {
+                    Ok(Some(Message {
                         body: Some(text.to_vec()),
                         create_time: units::now(),
                         ..head.clone()
-                    })
+                    }))
                 }))
             }
         }
@@ -148,9 +149,13 @@ impl Args {
 
 fn json_lines() -> Parse {
     Box::new(|text| {
+        if text.trim_ascii().is_empty() {
+            return Ok(None);
+        }
         std::str::from_utf8(text)
             .map_err(|error| format!("it is no UTF-8: {error}"))
             .and_then(line::parse)
+            .map(Some)
     })
 }
 
@@ -244,14 +249,14 @@ fn told(
     ended: Result<()>,
 ) -> Result<()> {
     let rate = units::per_second(sum.messages, elapsed);
-    let count = units::count(sum.messages);
+    let messages = units::messages(sum.messages);
     match ended {
         Ok(()) => {
             let level = sum
                 .level_name()
                 .map(|level| format!(", each durable at level {level}"));
             app.out.note(&format!(
-                "published {count} messages ({}) to {topic} in {}: {} messages/s{}",
+                "published {messages} ({}) to {topic} in {}: {} messages/s{}",
                 units::bytes(sum.bytes),
                 units::show_duration(elapsed),
                 units::count(rate),
@@ -274,12 +279,12 @@ fn told(
         }
         Err(Failure::Interrupted) => {
             app.out.note(&format!(
-                "interrupted; {count} messages were published to {topic} and acknowledged"
+                "interrupted; published to {topic} and acknowledged before: {messages}"
             ));
             Err(Failure::Interrupted)
         }
         Err(failure) => Err(failure.because_too(&format!(
-            "{count} messages were published to {topic} before and are acknowledged"
+            "published to {topic} and acknowledged before: {messages}"
         ))),
     }
 }
@@ -318,7 +323,8 @@ mod tests {
             .parse()
             .map(|parse| parse(b" \xffbody "))
             .unwrap()
-            .unwrap();
+            .unwrap()
+            .expect("each raw line is a body");
         assert!(message.create_time.0 > 0);
         let expected = Message::new(&b" \xffbody "[..])
             .key("k")
@@ -332,6 +338,16 @@ mod tests {
                 ..expected
             }
         );
+    }
+
+    #[test]
+    fn a_blank_line_is_a_body_if_lines_are_raw() {
+        let raw = args(&["--format", "raw"]).parse().unwrap();
+        for line in [&b""[..], b" ", b"\r"] {
+            let message = raw(line).unwrap().expect("each raw line is a body");
+            assert_eq!(message.body.as_deref(), Some(line));
+            assert_eq!(json_lines()(line), Ok(None));
+        }
     }
 
     #[test]

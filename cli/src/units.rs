@@ -65,7 +65,8 @@ pub(crate) fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
-/// Reads a place in a topic: `earliest`, `latest`, an offset, an instant (RFC 3339) or an age (`-2h`).
+/// Reads a place in a topic: `earliest`, `latest`, an offset, an instant (RFC 3339, or seconds since
+/// 1970 behind an `@`) or an age (`-2h`).
 pub(crate) fn start(text: &str) -> Result<StartAt, String> {
     match text {
         "earliest" => return Ok(StartAt::Earliest),
@@ -78,29 +79,59 @@ pub(crate) fn start(text: &str) -> Result<StartAt, String> {
     if let Some(age) = text.strip_prefix('-') {
         return duration(age).map(|age| StartAt::Time(ago(age)));
     }
-    instant(text).map(StartAt::Time).map_err(|()| {
+    instant_or_epoch(text).map(StartAt::Time).map_err(|()| {
         format!(
             "{text:?} is no place to start: write earliest, latest, an offset, \
-             an instant such as 2026-01-31T12:00:00Z, or an age such as -2h"
+             an instant such as 2026-01-31T12:00:00Z or @1769860800, or an age such as -2h"
         )
     })
 }
 
-/// Reads an instant (RFC 3339) or an age (`-2h`).
+/// Reads an instant (RFC 3339, or seconds since 1970 behind an `@`) or an age (`-2h`).
 pub(crate) fn when(text: &str) -> Result<Timestamp, String> {
     if let Some(age) = text.strip_prefix('-') {
         return duration(age).map(ago);
     }
-    instant(text).map_err(|()| {
+    instant_or_epoch(text).map_err(|()| {
         format!(
-            "{text:?} is no time: write an instant such as 2026-01-31T12:00:00Z, or an age such \
-             as -2h"
+            "{text:?} is no time: write an instant such as 2026-01-31T12:00:00Z or @1769860800, or an \
+             age such as -2h"
         )
     })
 }
 
 fn ago(age: Duration) -> Timestamp {
     now().plus_ms(-i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Reads an instant: RFC 3339, or `@SECONDS` since 1970, to the millisecond as in `@1769860800.250`.
+fn instant_or_epoch(text: &str) -> Result<Timestamp, ()> {
+    let Some(seconds) = text.strip_prefix('@') else {
+        return instant(text);
+    };
+    let (seconds, fraction) = seconds.split_once('.').unwrap_or((seconds, "0"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    if !is_number(seconds) || !is_number(fraction) || fraction.len() > 3 {
+        return Err(());
+    }
+    let ms: i64 = format!("{fraction:0<3}").parse().map_err(|_| ())?;
+    let seconds: i64 = seconds.parse().map_err(|_| ())?;
+    let whole = seconds.checked_mul(1_000).ok_or(())?;
+    whole.checked_add(ms).map(Timestamp).ok_or(())
+}
+
+/// How a number is written that was meant as seconds, or milliseconds, since 1970: those of a time
+/// from 2001 on have at least ten digits, or thirteen.
+pub(crate) fn as_epoch(number: u64) -> Option<String> {
+    const SECONDS: std::ops::Range<u64> = 1_000_000_000..100_000_000_000;
+    let (seconds, ms) = (number / 1_000, number % 1_000);
+    if SECONDS.contains(&number) {
+        Some(format!("@{number}"))
+    } else if SECONDS.contains(&seconds) {
+        Some(format!("@{seconds}.{ms:03}"))
+    } else {
+        None
+    }
 }
 
 /// Reads an instant as RFC 3339 has it.
@@ -110,12 +141,15 @@ pub(crate) fn instant(text: &str) -> Result<Timestamp, ()> {
     i64::try_from(ms).map(Timestamp).map_err(|_| ())
 }
 
-/// Writes an instant as RFC 3339 has it, in UTC, to the millisecond.
+/// Writes an instant as RFC 3339 has it, in UTC, with three digits of a second: text sorts as time.
 pub(crate) fn show_instant(at: Timestamp) -> String {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.0) * 1_000_000)
+    let shown = OffsetDateTime::from_unix_timestamp(at.0.div_euclid(1_000))
         .ok()
-        .and_then(|instant| instant.format(&Rfc3339).ok())
-        .unwrap_or_else(|| format!("{} ms", at.0))
+        .and_then(|second| second.format(&Rfc3339).ok());
+    match shown.as_deref().and_then(|text| text.strip_suffix('Z')) {
+        Some(second) => format!("{second}.{:03}Z", at.0.rem_euclid(1_000)),
+        None => format!("{} ms", at.0),
+    }
 }
 
 /// The present, by this machine's clock.
@@ -137,6 +171,12 @@ pub(crate) fn count(number: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// `1 message`, or `6,759 messages`.
+pub(crate) fn messages(number: u64) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} message{plural}", count(number))
 }
 
 /// Bytes in the unit that keeps the number short.
@@ -256,11 +296,35 @@ mod tests {
             start("2013-07-08T00:00:00.5+02:00"),
             Ok(StartAt::Time(Timestamp(1_373_234_400_500)))
         );
+        for (text, ms) in [
+            ("@1767225600", 1_767_225_600_000),
+            ("@1767225600.25", 1_767_225_600_250),
+            ("@0.001", 1),
+        ] {
+            assert_eq!(start(text), Ok(StartAt::Time(Timestamp(ms))), "{text}");
+            assert_eq!(when(text), Ok(Timestamp(ms)), "{text}");
+        }
+        for (number, shown) in [
+            (42, None),
+            (1_767_225_600, Some("@1767225600")),
+            (1_767_225_600_250, Some("@1767225600.250")),
+        ] {
+            assert_eq!(as_epoch(number).as_deref(), shown);
+        }
         let Ok(StartAt::Time(at)) = start("-2h") else {
             panic!("an age is an instant");
         };
         assert!(now().since_ms(at).abs_diff(7_200_000) < 60_000);
-        for text in ["", "yesterday", "2013-07-08", "-", "-2"] {
+        for text in [
+            "",
+            "yesterday",
+            "2013-07-08",
+            "-",
+            "-2",
+            "@",
+            "@x",
+            "@1.2345",
+        ] {
             assert!(start(text).is_err(), "{text:?} passed");
         }
     }
@@ -268,8 +332,8 @@ mod tests {
     #[test]
     fn instants_print_as_they_are_read() {
         for text in [
-            "2013-07-08T00:00:00Z",
-            "2026-01-31T23:59:59.5Z",
+            "2013-07-08T00:00:00.000Z",
+            "2026-01-31T23:59:59.500Z",
             "1969-12-31T23:59:59.999Z",
         ] {
             assert_eq!(instant(text).map(show_instant).as_deref(), Ok(text));
@@ -285,6 +349,8 @@ mod tests {
         assert_eq!(count(0), "0");
         assert_eq!(count(6_759), "6,759");
         assert_eq!(count(1_336_776), "1,336,776");
+        assert_eq!(messages(1), "1 message");
+        assert_eq!(messages(6_759), "6,759 messages");
         assert_eq!(bytes(900), "900 B");
         assert_eq!(bytes(2_621_440), "2.5 MiB");
         assert_eq!(bytes(u64::MAX), "16777215.9 TiB");

@@ -1,5 +1,6 @@
 //! A connection to a server, and the requests that are answered once.
 
+mod connection;
 mod requests;
 mod supervise;
 
@@ -17,6 +18,7 @@ use crate::key::ClientKey;
 use crate::link::{Answer, Connector, Link};
 use crate::producer::{Producer, ProducerOptions};
 
+pub use connection::Connection;
 pub(crate) use requests::unfitting;
 use supervise::LinkState;
 
@@ -28,7 +30,7 @@ pub struct ConnectOptions {
     /// How long a request may take before it fails with `TIMEOUT`; a long poll adds its own wait.
     pub request_timeout: Duration,
     /// How long a broken connection is tried to be made anew before everything fails with the last
-    /// attempt's error.
+    /// attempt's error. [`Duration::MAX`] is for ever.
     pub reconnect_timeout: Duration,
     /// Largest UDP payload to probe for, in bytes, 1,200 to 6,500. 1,452 suits the Internet; on a
     /// LAN with jumbo frames or on loopback 6,000 halves the work.
@@ -127,6 +129,12 @@ impl Client {
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.inner.identity.clone()
+    }
+
+    /// Whether it is connected, to look at and wait for.
+    #[must_use]
+    pub fn connection(&self) -> Connection {
+        Connection::new(self.inner.link.clone())
     }
 
     /// Opens a producer on a topic.

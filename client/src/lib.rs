@@ -48,7 +48,7 @@ pub use catalog::{
     GroupInfo, GroupRef, OnError, PluginFailure, PluginInfo, PluginRef, QueueInfo, ResetGroup,
     RetryPolicy, ServerInfo, Source, StartAt, SubscriptionInfo, TopicInfo, ViewInfo, ViewRef,
 };
-pub use client::{Client, ConnectOptions, Identity};
+pub use client::{Client, ConnectOptions, Connection, Identity};
 pub use clients::{ClientInfo, InviteClient, Invited};
 pub use config::{ADDRESS_VARIABLE, ClientConfig, KEY_FILE_VARIABLE, KEY_VARIABLE};
 pub use consumer::{Consumer, ConsumerOptions, RefusedSettle, Settled};

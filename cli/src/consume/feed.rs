@@ -1,6 +1,6 @@
 //! Messages of a group: pushed as fast as they are printed, or pulled where the count is exact.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidegate_client::{
     Client, Consumer, ConsumerOptions, GroupRef, Handle, Received, Source, StartAt,
@@ -35,6 +35,8 @@ impl Group {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Settled {
     pub(crate) done: u64,
+    /// Said to have failed.
+    pub(crate) refused: u64,
     pub(crate) lapsed: u64,
 }
 
@@ -51,6 +53,8 @@ pub(crate) struct Pull {
     client: Client,
     options: ConsumerOptions,
     left: u64,
+    /// Messages that one pull asks for at most.
+    at_once: u64,
     settled: Settled,
 }
 
@@ -64,6 +68,7 @@ impl Feed {
                 client: client.clone(),
                 options,
                 left,
+                at_once: PULL_MAX,
                 settled: Settled::default(),
             })),
         })
@@ -74,12 +79,18 @@ impl Feed {
         matches!(self, Self::Pull(pull) if pull.left == 0)
     }
 
-    /// At least one message; waits for it. A push that is dropped has taken none.
-    pub(crate) async fn next(&mut self) -> Result<Vec<Received>> {
+    /// Messages; waits for them. A pull waits no longer than `wait`, and gives none then; a push that is
+    /// dropped has taken none.
+    pub(crate) async fn next(&mut self, wait: Option<Duration>) -> Result<Vec<Received>> {
         match self {
             Self::Push(consumer) => Ok(consumer.next_batch().await?),
-            Self::Pull(pull) => pull.next().await,
+            Self::Pull(pull) => pull.next(wait).await,
         }
+    }
+
+    /// Whether the broker itself says when nothing came for the time asked for.
+    pub(crate) fn is_pull(&self) -> bool {
+        matches!(self, Self::Pull(_))
     }
 
     pub(crate) async fn ack(&mut self, batch: &[Received]) -> Result<()> {
@@ -105,6 +116,7 @@ impl Feed {
                     .sum();
                 Ok(Settled {
                     done: settled.done,
+                    refused: 0,
                     lapsed,
                 })
             }
@@ -114,11 +126,32 @@ impl Feed {
 }
 
 impl Pull {
-    async fn next(&mut self) -> Result<Vec<Received>> {
+    /// Takes one message at a time.
+    pub(crate) fn one_by_one(client: &Client, group: &Group, count: Option<u64>) -> Self {
+        Self {
+            client: client.clone(),
+            options: group.options(),
+            left: count.unwrap_or(u64::MAX),
+            at_once: 1,
+            settled: Settled::default(),
+        }
+    }
+
+    /// Whether the count is reached.
+    pub(crate) fn is_done(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Messages, or none if none came for so long.
+    pub(crate) async fn next(&mut self, wait: Option<Duration>) -> Result<Vec<Received>> {
+        let max = self.left.min(self.at_once);
+        let max = u32::try_from(max).expect("its limit is small");
+        let end = wait.map(|wait| Instant::now() + wait);
         loop {
-            let max = u32::try_from(self.left.min(PULL_MAX)).expect("its limit is small");
-            let batch = self.client.receive(&self.options, max, PULL_WAIT).await?;
-            if !batch.is_empty() {
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            let wait = left.map_or(PULL_WAIT, |left| left.min(PULL_WAIT));
+            let batch = self.client.receive(&self.options, max, wait).await?;
+            if !batch.is_empty() || left.is_some_and(|left| left <= PULL_WAIT) {
                 let taken = u64::try_from(batch.len()).expect("a length fits 64 bits");
                 self.left = self.left.saturating_sub(taken);
                 return Ok(batch);
@@ -126,7 +159,37 @@ impl Pull {
         }
     }
 
-    async fn ack(&mut self, handles: &[Handle]) -> Result<()> {
+    /// Keeps a message leased for another while.
+    pub(crate) async fn extend(&self, handle: &Handle) -> Result<()> {
+        let (group, source) = (&self.options.group, &self.options.source);
+        let handles = std::slice::from_ref(handle);
+        let invisible = self.options.invisible;
+        let outcomes = self
+            .client
+            .extend(group, source, handles, invisible)
+            .await?;
+        drop(outcomes);
+        Ok(())
+    }
+
+    /// Lets a message come again.
+    pub(crate) async fn nack(&mut self, handle: &Handle) -> Result<()> {
+        let (group, source) = (&self.options.group, &self.options.source);
+        let handles = std::slice::from_ref(handle);
+        for outcome in self.client.nack(group, source, handles, None).await? {
+            match outcome {
+                Ok(()) => self.settled.refused += 1,
+                Err(_) => self.settled.lapsed += 1,
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn settled(&self) -> Settled {
+        self.settled
+    }
+
+    pub(crate) async fn ack(&mut self, handles: &[Handle]) -> Result<()> {
         let (group, source) = (&self.options.group, &self.options.source);
         for outcome in self.client.ack(group, source, handles).await? {
             match outcome {

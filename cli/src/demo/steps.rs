@@ -170,7 +170,7 @@ impl Demo {
         let mut seen = Seen::default();
         let mut late = Vec::new();
         loop {
-            match tokio::time::timeout(LULL, feed.next()).await {
+            match tokio::time::timeout(LULL, feed.next(None)).await {
                 Ok(batch) => {
                     let batch = batch?;
                     seen.elapsed = begun.elapsed();

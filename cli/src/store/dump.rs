@@ -108,7 +108,7 @@ impl Lines<'_> {
             return Ok(());
         }
         self.left -= 1;
-        self.app.out.line(&value.to_string())
+        self.app.out.json_line(&value.to_string())
     }
 }
 

@@ -51,13 +51,13 @@ fn usage() {
     check(
         &["consume", "flights", "--from", "yesterday"],
         &expect![[r#"
-        exit 2
-        --- stdout
-        --- stderr
-        error: invalid value 'yesterday' for '--from <WHERE>': "yesterday" is no place to start: write earliest, latest, an offset, an instant such as 2026-01-31T12:00:00Z, or an age such as -2h
+            exit 2
+            --- stdout
+            --- stderr
+            error: invalid value 'yesterday' for '--from <WHERE>': "yesterday" is no place to start: write earliest, latest, an offset, an instant such as 2026-01-31T12:00:00Z or @1769860800, or an age such as -2h
 
-        For more information, try '--help'.
-    "#]],
+            For more information, try '--help'.
+        "#]],
     );
     check(
         &["consume", "flights", "--no-ack"],

@@ -5,11 +5,11 @@ use std::time::Duration;
 use tidegate_model::{
     Code, MessageId, Name, Offset, Order, Timestamp, TopicChange, TopicRef, code,
 };
-use tidegate_wire::Delivery;
 use tidegate_wire::client::settle_outcome;
 use tidegate_wire::limits::SETTLE_RUNS_MAX;
 use tidegate_wire::proto::{self, ReplyKind, RequestKind};
 use tidegate_wire::settle::encode_runs;
+use tidegate_wire::{Delivery, Outcome};
 
 use super::Client;
 use crate::catalog::{
@@ -380,7 +380,51 @@ impl Client {
         source: &Source,
         handles: &[Handle],
     ) -> Result<Vec<Result<(), Code>>, Error> {
-        let (runs, places) = runs(handles)?;
+        self.settle_all(group, source, handles, Outcome::Ack).await
+    }
+
+    /// Says of messages taken by [`Self::receive`] that they failed: they come again after `delay`, or
+    /// after the group's backoff. One result per handle, as of [`Self::ack`].
+    ///
+    /// # Errors
+    /// As [`Self::ack`].
+    pub async fn nack(
+        &self,
+        group: &GroupRef,
+        source: &Source,
+        handles: &[Handle],
+        delay: Option<Duration>,
+    ) -> Result<Vec<Result<(), Code>>, Error> {
+        let delay_ms = delay.map(convert::millis);
+        self.settle_all(group, source, handles, Outcome::Nack { delay_ms })
+            .await
+    }
+
+    /// Keeps messages taken by [`Self::receive`] leased for `invisible` from now. One result per handle,
+    /// as of [`Self::ack`].
+    ///
+    /// # Errors
+    /// As [`Self::ack`].
+    pub async fn extend(
+        &self,
+        group: &GroupRef,
+        source: &Source,
+        handles: &[Handle],
+        invisible: Duration,
+    ) -> Result<Vec<Result<(), Code>>, Error> {
+        let invisible_ms = convert::millis(invisible);
+        self.settle_all(group, source, handles, Outcome::Extend { invisible_ms })
+            .await
+    }
+
+    async fn settle_all(
+        &self,
+        group: &GroupRef,
+        source: &Source,
+        handles: &[Handle],
+        outcome: Outcome,
+    ) -> Result<Vec<Result<(), Code>>, Error> {
+        let (runs, places) = runs(handles, outcome)?;
         let mut outcomes = Vec::with_capacity(runs.len());
         for part in runs.chunks(SETTLE_RUNS_MAX) {
             let kind = RequestKind::Settle(proto::Settle {

@@ -201,8 +201,11 @@ fn add(ranges: &mut Vec<(u16, u16)>, range: (u16, u16)) -> bool {
     true
 }
 
-/// Runs for acknowledging these handles, and for each handle its run.
-pub(crate) fn runs(handles: &[Handle]) -> Result<(Vec<SettleRun>, Vec<usize>), Error> {
+/// Runs that say the same of all these handles, and for each handle its run.
+pub(crate) fn runs(
+    handles: &[Handle],
+    outcome: Outcome,
+) -> Result<(Vec<SettleRun>, Vec<usize>), Error> {
     let mut runs: Vec<SettleRun> = Vec::new();
     let mut known: HashMap<Receipt, usize> = HashMap::new();
     let mut places = Vec::with_capacity(handles.len());
@@ -220,7 +223,7 @@ pub(crate) fn runs(handles: &[Handle]) -> Result<(Vec<SettleRun>, Vec<usize>), E
         runs.push(SettleRun {
             receipt,
             records: vec![range],
-            outcome: Outcome::Ack,
+            outcome,
         });
     }
     Ok((runs, places))

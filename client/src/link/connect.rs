@@ -160,7 +160,7 @@ impl Connector {
                 )
                 .hint("if the server was set up anew, log in with the address that it prints"),
                 None => {
-                    let why = lost(&error);
+                    let why = refused_unproven(&error);
                     Error {
                         message: format!(
                             "{}:{}: {}",
@@ -194,6 +194,45 @@ async fn watch_over(pump: Pump<ClientSession>, ended: watch::Sender<Option<Error
     ended.send_replace(Some(why.into()));
 }
 
+/// Why no connection was made. Whoever answered hasn't shown its key: its code is told, its words
+/// aren't.
+fn refused_unproven(error: &ConnectionError) -> Refusal {
+    match error {
+        ConnectionError::ApplicationClosed(close) => Refusal::new(
+            application_code(close.error_code),
+            format!(
+                "the connection was closed with code {} before the server showed its key",
+                close.error_code
+            ),
+        ),
+        ConnectionError::ConnectionClosed(close) => match lost(error) {
+            why if why.code != code::UNREACHABLE => why,
+            _ => Refusal::new(
+                code::UNREACHABLE,
+                format!(
+                    "the connection was closed with QUIC's code {:#x} before the server showed its \
+                     key",
+                    u64::from(close.error_code)
+                ),
+            ),
+        },
+        error => lost(error),
+    }
+}
+
+/// Text of a peer, with its control characters escaped.
+fn words(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for c in String::from_utf8_lossy(bytes).chars() {
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// Why a connection is over.
 fn lost(error: &ConnectionError) -> Refusal {
     match error {
@@ -207,10 +246,7 @@ fn lost(error: &ConnectionError) -> Refusal {
         }
         ConnectionError::ApplicationClosed(close) => Refusal::new(
             application_code(close.error_code),
-            format!(
-                "the server closed the connection: {}",
-                String::from_utf8_lossy(&close.reason)
-            ),
+            format!("the server closed the connection: {}", words(&close.reason)),
         ),
         ConnectionError::ConnectionClosed(close) => {
             let number = u64::from(close.error_code);
@@ -219,7 +255,7 @@ fn lost(error: &ConnectionError) -> Refusal {
             } else if number == CONNECTION_REFUSED {
                 Refusal::new(code::OVERLOADED, "the server takes no more connections now")
             } else {
-                Refusal::new(code::UNREACHABLE, close.to_string())
+                Refusal::new(code::UNREACHABLE, words(close.to_string().as_bytes()))
             }
         }
         ConnectionError::VersionMismatch => {
@@ -239,5 +275,34 @@ fn application_code(code: VarInt) -> Code {
         Ok(0) => code::CANCELLED,
         Ok(code) => Code(code),
         Err(_) => code::INTERNAL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quinn::{ApplicationClose, ConnectionClose, TransportErrorCode};
+
+    #[test]
+    fn a_peer_without_a_key_has_no_words_and_any_other_no_controls() {
+        let reason = Bytes::from_static(b"\x1b[2Jlog in at\xc2\x9b evil.example");
+        let closes = [
+            ConnectionError::ApplicationClosed(ApplicationClose {
+                error_code: VarInt::from_u32(102),
+                reason: reason.clone(),
+            }),
+            ConnectionError::ConnectionClosed(ConnectionClose {
+                error_code: TransportErrorCode::INTERNAL_ERROR,
+                frame_type: None,
+                reason,
+            }),
+        ];
+        for close in closes {
+            let unproven = refused_unproven(&close).message;
+            assert!(!unproven.contains("evil"), "{unproven}");
+            let proven = lost(&close).message;
+            assert!(proven.contains("evil.example"), "{proven}");
+            assert!(!proven.contains(char::is_control), "{proven}");
+        }
     }
 }

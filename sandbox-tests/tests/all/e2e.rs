@@ -5,6 +5,7 @@ mod backup;
 mod clients;
 mod compaction;
 mod damage;
+mod ends;
 mod examples;
 mod finding;
 mod flights;

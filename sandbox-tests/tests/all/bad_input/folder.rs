@@ -97,10 +97,10 @@ fn a_port_that_is_taken_is_named() {
         &sandbox,
         &finished,
         &expect![[r#"
-        exit 2
-        error[TG0109]: listen on HOST:PORT: UDP HOST:PORT can't be bound: Address already in use (os error 98); choose another address, or stop what holds it
-          hint: stop what uses port PORT, or choose another: --listen HOST:0
-    "#]],
+            exit 2
+            error[TG0109]: listen on HOST:PORT: Address already in use (os error 98)
+              hint: stop what uses port PORT, or choose another: --listen HOST:0
+        "#]],
     );
     assert_unharmed(&mut sandbox);
 }

@@ -30,11 +30,11 @@ fn a_message_over_the_limit_is_named_by_its_line() {
         &publish,
         &lines,
         &expect![[r#"
-        exit 1
-        error[TG0111]: a message body has at most 4194304 bytes (4 MiB); that of record 0 has 4194305: store it elsewhere and send a reference
-          because the message is that of line 2; 1 messages were published to t before and are acknowledged
-          hint: tidegate help TG0111
-    "#]],
+            exit 1
+            error[TG0111]: a message body has at most 4194304 bytes (4 MiB); that of record 0 has 4194305: store it elsewhere and send a reference
+              because the message is that of line 2; published to t and acknowledged before: 1 message
+              hint: tidegate help TG0111
+        "#]],
     );
     assert_eq!(
         sandbox.tidegate.ok(["consume", "t", "--format", "raw"]),
@@ -56,11 +56,11 @@ fn a_bad_line_is_named_and_those_before_it_are_stored() {
         &publish,
         lines,
         &expect![[r#"
-        exit 1
-        error[TG0601]: line 3 of standard input is no message: unknown field `colour`, expected one of `key`, `keys`, `keys_base64`, `tag`, `group`, `properties`, `body`, `body_base64`, `create_time`, `topic`, `queue`, `offset`, `id`, `attempt`, `append_time` (column 18)
-          because 2 messages were published to t before and are acknowledged
-          hint: a line reads {"body": "text"}; --format raw takes each line as a body, whatever it says
-    "#]],
+            exit 1
+            error[TG0601]: line 3 of standard input is no message: unknown field `colour`, expected one of `key`, `keys`, `keys_base64`, `tag`, `group`, `properties`, `body`, `body_base64`, `create_time`, `topic`, `queue`, `offset`, `id`, `attempt`, `append_time` (column 18)
+              because published to t and acknowledged before: 2 messages
+              hint: a line reads {"body": "text"}; --format raw takes each line as a body, whatever it says
+        "#]],
     );
     assert_eq!(
         sandbox.tidegate.ok(["consume", "t", "--format", "raw"]),
@@ -73,7 +73,7 @@ fn a_bad_line_is_named_and_those_before_it_are_stored() {
         &expect![[r#"
             exit 1
             error[TG0601]: line 2 of standard input is no message: it is no UTF-8: invalid utf-8 sequence of 1 bytes from index 0
-              because 1 messages were published to t before and are acknowledged
+              because published to t and acknowledged before: 1 message
               hint: a line reads {"body": "text"}; --format raw takes each line as a body, whatever it says
         "#]],
     );
@@ -82,11 +82,11 @@ fn a_bad_line_is_named_and_those_before_it_are_stored() {
         &publish,
         b"[1, 2]\n",
         &expect![[r#"
-        exit 1
-        error[TG0601]: line 1 of standard input is no message: invalid type: integer `1`, expected a string (column 2)
-          because 0 messages were published to t before and are acknowledged
-          hint: a line reads {"body": "text"}; --format raw takes each line as a body, whatever it says
-    "#]],
+            exit 1
+            error[TG0601]: line 1 of standard input is no message: a message is a JSON object; this is an array
+              because published to t and acknowledged before: 0 messages
+              hint: a line reads {"body": "text"}; --format raw takes each line as a body, whatever it says
+        "#]],
     );
     refused(
         &sandbox,

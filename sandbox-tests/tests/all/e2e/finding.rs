@@ -286,7 +286,7 @@ fn what_is_not_there() {
     assert_eq!(none.stdout.lines().count(), 1, "{none:#?}");
     assert_eq!(
         none.stderr,
-        "no message of flights with key \"N9\", from 2013-07-08T00:00:00Z, before 2013-07-09T00:00:00Z\n"
+        "no message of flights with key \"N9\", from 2013-07-08T00:00:00.000Z, before 2013-07-09T00:00:00.000Z\n"
     );
     let none = json(&run(&sandbox, &["find", "flights", "-j"]));
     assert_eq!(none["items"], Json::Array(Vec::new()));
