@@ -280,7 +280,9 @@ pub(crate) fn value(message: &Message) -> serde_json::Value {
 }
 
 fn is_kept_as_value(text: &str) -> bool {
-    serde_json::from_str::<serde_json::Value>(text).is_ok_and(|value| value.to_string() == text)
+    let value: Result<serde_json::Value, _> = serde_json::from_str(text);
+    let again = value.map(|value| value.to_string());
+    again.is_ok_and(|again| again == text)
 }
 
 /// Appends a message and a line feed.

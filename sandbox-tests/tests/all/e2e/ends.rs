@@ -273,9 +273,7 @@ fn the_broker_listens_where_people_say_and_a_failed_start_leaves_nothing() {
         let held = broker.listen().to_owned();
         let second = folder.path().join("second");
         std::fs::create_dir_all(&second).unwrap();
-        let refused = BrokerProcess::try_start(&second, &held, &[])
-            .err()
-            .expect("the port is held");
+        let refused = BrokerProcess::try_start(&second, &held, &[]).expect_err("the port is held");
         assert_ne!(refused.code, 0);
         assert!(!second.join("data").exists(), "{listen}: {refused:#?}");
         assert_eq!(broker.stop().code, 0);
