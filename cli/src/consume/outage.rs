@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use tidegate_client::{Client, Connection};
+use tidegate_model::code;
 
 use crate::app::App;
-use crate::failure::{Failure, Result};
+use crate::failure::{Exit, Failure, Result};
 
 /// How long an outage may last where nobody asked to follow.
 pub(super) const OUTAGE_MAX: Duration = Duration::from_secs(10);
@@ -20,6 +21,11 @@ pub(super) struct Outage {
     since: Option<Instant>,
     /// There was one before.
     pub(super) seen: bool,
+}
+
+/// A broker that is about to stop, or has just started, may say so too.
+fn is_overloaded(failure: &Failure) -> bool {
+    matches!(failure, Failure::Error(report) if report.code == Some(code::OVERLOADED))
 }
 
 impl Outage {
@@ -54,13 +60,13 @@ impl Outage {
     ///
     /// Cancel-safe.
     pub(super) async fn wait(&mut self, app: &mut App, failure: Failure) -> Result<()> {
-        if !failure.is_outage() {
+        if !failure.is_outage() && !is_overloaded(&failure) {
             return Err(failure);
         }
         self.begin(app);
         let lasts = self.since.map(|since| since.elapsed());
         if !self.follow && lasts.is_some_and(|lasts| lasts >= OUTAGE_MAX) {
-            return Err(failure);
+            return Err(failure.exits(Exit::Unreachable));
         }
         tokio::time::sleep(PAUSE).await;
         Ok(self.connection.up().await?)
