@@ -92,10 +92,14 @@ fn a_broker_that_goes_is_no_end_of_the_messages() {
     let count = ["-g", "g", "--count", "2"];
     // At once: a client hears nothing of a broker that was killed, and waits for some time.
     std::thread::scope(|scope| {
-        for more in [&[][..], &group, &count] {
-            for kill in [true, false] {
-                scope.spawn(move || ends_as_unreachable(more, kill));
-            }
+        for (more, kill) in [
+            (&[][..], true),
+            (&[], false),
+            (&group, true),
+            (&group, false),
+            (&count, true),
+        ] {
+            scope.spawn(move || ends_as_unreachable(more, kill));
         }
     });
 }
