@@ -2,6 +2,7 @@
 //! acknowledged stays.
 
 mod access;
+mod batches;
 mod folder;
 mod messages;
 mod network;

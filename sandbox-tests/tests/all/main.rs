@@ -10,6 +10,7 @@
 )]
 
 mod flights;
+mod machine;
 mod sandbox;
 mod sdk;
 

@@ -15,6 +15,7 @@ use rustls::{DigitallySignedStruct, SignatureScheme};
 use tidegate_client::{
     Client, ClientKey, ConnectOptions, ConsumerOptions, CreateTopic, ProducerOptions, Source,
 };
+use tidegate_model::limits::SECTION_BYTES_MAX;
 use tidegate_model::{
     Code, Message, SectionBuilder, Sequence, TopicChange, checksum::crc32c, code,
 };
@@ -548,6 +549,73 @@ async fn more_credit_than_is_allowed_ends_the_connection() {
     raw.say(FrameType::CREDIT, &credit).await;
     assert_eq!(raw.closed_with().await, code::PROTOCOL);
     stage.mock.until(|mock| mock.subscriptions() == 0).await;
+}
+
+#[tokio::test]
+async fn a_list_that_would_take_sixty_times_its_bytes_ends_the_connection() {
+    let stage = Stage::new();
+    let bystander = stage.client().await;
+    let raw = Raw::authenticated(&stage).await;
+    let request = proto::Request {
+        kind: Some(proto::RequestKind::CreateView(proto::CreateView {
+            view: None,
+            bindings: vec![proto::BindingSpec::default(); 1_000_000],
+        })),
+    };
+    let frame = encode_message(FrameType::REQUEST, 0, &request).unwrap();
+    let (mut send, _recv) = raw.connection.open_bi().await.unwrap();
+    // It may be closed before all of it was sent.
+    drop(send.write_all(&frame).await);
+    assert_eq!(raw.closed_with().await, code::PROTOCOL);
+    bystander.server_info().await.unwrap();
+    healthy(&stage).await;
+}
+
+#[tokio::test]
+async fn frames_that_are_never_finished_take_no_more_than_their_budget() {
+    let stage = Stage::new();
+    let client = stage.client().await;
+    create(&client, "flights").await;
+    let raw = Raw::authenticated(&stage).await;
+    let open = proto::OpenProducer {
+        topic: Some(proto::TopicRef {
+            namespace: String::new(),
+            topic: "flights".to_owned(),
+        }),
+        ..proto::OpenProducer::default()
+    };
+    let open = encode_message(FrameType::OPEN_PRODUCER, 0, &open).unwrap();
+    let section = vec![0; SECTION_BYTES_MAX];
+    let header = PublishHeader {
+        ticket: 1,
+        ..PublishHeader::default()
+    };
+    let header = header.encode(section.len()).unwrap();
+    let mut ends = tokio::task::JoinSet::new();
+    for _ in 0..12 {
+        let (mut send, mut recv) = raw.connection.open_bi().await.unwrap();
+        send.write_all(&open).await.unwrap();
+        assert_eq!(
+            next_frame(&mut recv).await.prefix.kind,
+            FrameType::PRODUCER_OPENED
+        );
+        send.write_all(&header).await.unwrap();
+        // Whoever is beyond the budget is told while it writes, or soon after.
+        drop(send.write_all(&section[1..]).await);
+        ends.spawn(async move {
+            let _recv = recv;
+            send.stopped().await
+        });
+    }
+    // Eight sections of this size are too much by a little.
+    for _ in 0..4 {
+        let end = tokio::time::timeout(crate::DEADLINE, ends.join_next());
+        let end = end.await.expect("a stream beyond the budget is ended");
+        let code = end.unwrap().unwrap().unwrap();
+        assert_eq!(code, Some(u32::from(code::OVERLOADED.0).into()));
+    }
+    client.server_info().await.unwrap();
+    healthy(&stage).await;
 }
 
 #[tokio::test]
