@@ -558,6 +558,7 @@ async fn a_list_that_would_take_sixty_times_its_bytes_ends_the_connection() {
     let raw = Raw::authenticated(&stage).await;
     let request = proto::Request {
         kind: Some(proto::RequestKind::CreateView(proto::CreateView {
+            dry_run: false,
             view: None,
             bindings: vec![proto::BindingSpec::default(); 1_000_000],
         })),
