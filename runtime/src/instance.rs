@@ -278,6 +278,7 @@ fn enter<R>(
         return (Err(cut_short(cut, limits, budget)), Spent::default());
     }
     store.data_mut().watch = watch;
+    store.data_mut().words = None;
     let _running = runner.clock.running();
     store.set_epoch_deadline(1);
     let begun = thread_cpu();

@@ -138,7 +138,6 @@ impl Components {
         }
         self.missing.forget(digest);
         self.host.forget(digest);
-        self.failures.forget(digest);
         remove(&self.path(digest));
         // Until here, so that no deploy begins that finds half of it.
         drop(claims);

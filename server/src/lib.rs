@@ -30,6 +30,9 @@ mod guests;
 mod receipt;
 mod worker;
 
+// What the process can't go on without.
+mod vital;
+
 // The whole, with its threads and sockets; and seen from outside.
 mod admin;
 mod http;

@@ -27,6 +27,7 @@ pub(crate) struct Metrics {
     pub(crate) delivered_bytes: Counter,
     pub(crate) settled_runs: Counter,
     pub(crate) dead_lettered: Counter,
+    pub(crate) dead_letters_kept: Counter,
     pub(crate) expired_messages: Counter,
     pub(crate) damaged_messages: Counter,
     pub(crate) trimmed_bytes: Counter,
@@ -138,6 +139,10 @@ impl Metrics {
         );
         let delivered_messages = counter("delivered_messages", "Messages sent to consumers");
         let settled_runs = counter("settled_runs", "Lease runs acked, nacked or extended");
+        let dead_letters_kept = counter(
+            "dead_letters_kept",
+            "Messages given up in the dead-letter topic that they came from, and left there",
+        );
         let dead_lettered = counter(
             "dead_lettered_messages",
             "Messages moved to a dead-letter topic",
@@ -267,6 +272,7 @@ impl Metrics {
             delivered_bytes,
             settled_runs,
             dead_lettered,
+            dead_letters_kept,
             expired_messages,
             damaged_messages,
             trimmed_bytes,

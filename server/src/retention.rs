@@ -17,6 +17,7 @@ use tidegate_model::{Offset, QueueId, ShardId, Timestamp, TopicId};
 use tidegate_store::{Compaction, Expiry, Reader, Rule, TRIM_ROWS_MAX, TrimRow, Trims};
 
 use crate::input::{Input, Inputs};
+use crate::vital::vital;
 use rules::{RuleTable, level};
 
 /// Shortest time between two passes.
@@ -56,7 +57,7 @@ impl Retention {
         let (wake, woken) = sync_channel(1);
         let thread = Builder::new()
             .name("retention".to_owned())
-            .spawn(move || run(&woken, Keeper::new(reader), &inputs))?;
+            .spawn(move || vital(|| run(&woken, Keeper::new(reader), &inputs)))?;
         let thread = Some(thread);
         Ok(Self { wake, thread })
     }

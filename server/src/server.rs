@@ -36,6 +36,7 @@ use crate::receipt::Receipts;
 use crate::replay::Replay;
 use crate::retention::Retention;
 use crate::token::RootToken;
+use crate::vital::vital;
 use crate::worker::{Slow, Tools, Workers};
 
 /// How long connections get to finish when the node stops.
@@ -145,7 +146,7 @@ impl Server {
         };
         let owner = Builder::new()
             .name("owner".to_owned())
-            .spawn(move || owner.run())
+            .spawn(move || vital(|| owner.run()))
             .map_err(StartError::Thread)?;
 
         let node = Arc::new(Node {

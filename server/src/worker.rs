@@ -31,6 +31,7 @@ use crate::components::Components;
 use crate::input::{Answer, Inputs};
 use crate::metrics::Metrics;
 use crate::receipt::Receipts;
+use crate::vital::vital;
 pub(crate) use find::{FindJob, Wanted};
 use judge::{Judge, Seat};
 use send::Outbox;
@@ -105,12 +106,12 @@ pub(crate) struct Slow(Option<SyncSender<Job>>);
 
 impl Slow {
     /// Hands a job over; it comes back if too many wait.
-    fn give(&self, job: Job) -> Result<(), Job> {
+    fn give(&self, job: Job) -> Result<(), Box<Job>> {
         match &self.0 {
             Some(jobs) => jobs.try_send(job).map_err(|full| match full {
-                TrySendError::Full(job) | TrySendError::Disconnected(job) => job,
+                TrySendError::Full(job) | TrySendError::Disconnected(job) => Box::new(job),
             }),
-            None => Err(job),
+            None => Err(Box::new(job)),
         }
     }
 }
@@ -138,7 +139,7 @@ impl Workers {
         let thread = Builder::new()
             .name("slow-worker".to_owned())
             .stack_size(tidegate_runtime::limits::CALLER_STACK_BYTES)
-            .spawn(move || work(&slow_jobs, &slow_tools, Seat::Slow))?;
+            .spawn(move || vital(|| work(&slow_jobs, &slow_tools, Seat::Slow)))?;
         workers.threads.push(thread);
         let tools = &Tools {
             slow: Slow(Some(slow)),
@@ -146,7 +147,7 @@ impl Workers {
         };
         let reader = tools.reader.clone();
         let searcher = Builder::new().name("searcher".to_owned());
-        let searcher = searcher.spawn(move || find::work(&jobs, &reader))?;
+        let searcher = searcher.spawn(move || vital(|| find::work(&jobs, &reader)))?;
         workers.threads.push(searcher);
         for index in 0..count.max(1) {
             let (queue, jobs) = sync_channel(JOBS_WAITING_MAX);
@@ -154,7 +155,7 @@ impl Workers {
             let thread = Builder::new()
                 .name(format!("worker-{index}"))
                 .stack_size(tidegate_runtime::limits::CALLER_STACK_BYTES)
-                .spawn(move || work(&jobs, &tools, Seat::Worker))?;
+                .spawn(move || vital(|| work(&jobs, &tools, Seat::Worker)))?;
             workers.queues.push(queue);
             workers.threads.push(thread);
         }

@@ -283,7 +283,7 @@ fn nothing_is_destroyed_unasked() {
 }
 
 #[test]
-fn a_dry_run_asks_no_server() {
+fn a_dry_run_asks_a_server_for_what_only_that_can_say() {
     check(
         &["topic", "create", "flights", "--dry-run"],
         &expect![[r#"
@@ -313,11 +313,13 @@ fn a_dry_run_asks_no_server() {
             "skip",
             "--dry-run",
         ],
+        // The plugin is asked whether it takes its configuration.
         &expect![[r#"
-            exit 0
+            exit 3
             --- stdout
             --- stderr
-            dry run, nothing changed: make view flights@late with late:1, on error skip, configured with x
+            error[TG0602]: no context is in use on this machine
+              hint: tidegate login ADDRESS, with the address that `tidegate serve` prints
         "#]],
     );
 }

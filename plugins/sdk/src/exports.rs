@@ -24,6 +24,9 @@ pub use bindings::*;
 
 use bindings::exports::tidegate::plugin::filter::{Guest, Manifest, Needs};
 
+/// Bytes of a panic's words that the host takes.
+const WORDS_MAX: usize = 512;
+
 thread_local! {
     /// Set by `configure`, once per instance.
     static JUDGE: RefCell<Option<Judge>> = const { RefCell::new(None) };
@@ -49,7 +52,9 @@ impl<P: Plugin> Guest for Exports<P> {
 
     fn configure(config: Vec<u8>) -> Result<(), String> {
         std::panic::set_hook(Box::new(|panic| {
-            bindings::tidegate::plugin::failure::report(panic.to_string().as_bytes());
+            let words = panic.to_string();
+            let end = words.floor_char_boundary(WORDS_MAX);
+            bindings::tidegate::plugin::failure::report(&words.as_bytes()[..end]);
         }));
         let judge = P::configure(&config)?;
         JUDGE.set(Some(judge));

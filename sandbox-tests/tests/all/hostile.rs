@@ -1,5 +1,6 @@
 //! Guests that misbehave: what they do to others is nothing.
 
+mod culprits;
 mod deploys;
 mod policies;
 mod refusals;
@@ -8,6 +9,7 @@ const LOOP: &str = include_str!("../../hostile/loop.wat");
 const MEMORY: &str = include_str!("../../hostile/memory.wat");
 const PANIC: &str = include_str!("../../hostile/panic.wat");
 const PICKY: &str = include_str!("../../hostile/picky.wat");
+const SENTRY: &str = include_str!("../../hostile/sentry.wat");
 const SUBTYPE: &str = include_str!("../../hostile/subtype.wat");
 
 fn binary(text: &str) -> Vec<u8> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tidegate_broker::PluginRef;
 use tidegate_broker::catalog::CatalogCommand;
 use tidegate_broker::effects::DeadLetter;
 use tidegate_broker::reply::{PluginFailure, Reply};
@@ -130,7 +131,7 @@ impl Owner {
         match self.core.plan(&request, facts, &Bounds(&self.reader)) {
             Plan::Reply(mut reply) => {
                 if let Reply::Plugin(info) = &mut reply {
-                    info.failures = self.last_failures(PluginDigest(info.digest));
+                    info.failures = self.last_failures(&info.plugin);
                 }
                 drop(answer.send(Ok(reply)));
             }
@@ -190,12 +191,12 @@ impl Owner {
         plugins.any(|plugin| plugin.digest == digest.0)
     }
 
-    fn last_failures(&self, digest: PluginDigest) -> Vec<PluginFailure> {
+    fn last_failures(&self, plugin: &PluginRef) -> Vec<PluginFailure> {
         let catalog = self.core.catalog();
         let told = self
             .components
             .failures()
-            .of(digest)
+            .of(plugin)
             .into_iter()
             .map(|failure| {
                 let place = catalog.topics().find_map(|topic| {
@@ -388,6 +389,9 @@ impl Owner {
         | CatalogCommand::DeleteTopic { .. } = command
         {
             self.retention.wake();
+        }
+        if let CatalogCommand::RemovePlugin { plugin } = command {
+            self.components.failures().forget(plugin);
         }
         let Some(digest) = at_stake else { return };
         let named = self.is_named(digest);

@@ -120,7 +120,10 @@ impl Owner {
     fn append_dead_letter(&mut self, letter: &DeadLetter, queue: QueueId) -> bool {
         let now = self.clock.now();
         let (copies, damaged) = match self.dead_letter_batch(letter) {
-            Ok(batch) => (batch.and_then(|batch| self.copies(letter, &batch)), 0),
+            Ok(batch) => {
+                let copies = batch.and_then(|batch| self.copies(letter, &batch, queue));
+                (copies, 0)
+            }
             Err(error) => {
                 tracing::error!(queue = %letter.queue, offset = %letter.base_offset, %error,
                     "messages that a group gave up can't be read, so there is no copy of them");
@@ -200,7 +203,11 @@ impl Owner {
         &self,
         letter: &DeadLetter,
         batch: &StoredBatch,
+        target: QueueId,
     ) -> Option<(Vec<u8>, u16, u64, Timestamp)> {
+        let target = self.topic_of(target);
+        let is_from_there = self.topic_of(letter.queue) == target;
+        let mut stay = 0u64;
         let codec = Codec::from_byte(batch.header.codec).ok()?;
         let count = usize::from(batch.header.count);
         let section = Section::parse_trusted(&batch.section, count, codec).ok()?;
@@ -212,15 +219,38 @@ impl Owner {
             if !letter.offsets.contains(offset) {
                 continue;
             }
-            let annotated = self.annotated(record.to_message(), letter, offset);
+            let message = record.to_message();
+            // A copy in the topic that it came from would come here again, without an end.
+            if is_from_there || came_from(&message, &target) {
+                stay += 1;
+                continue;
+            }
+            let annotated = self.annotated(message, letter, offset);
             // A head that has no room for the annotation goes without it.
             if builder.push(&annotated).is_err() && builder.push(&record.to_message()).is_err() {
                 tracing::error!(queue = %letter.queue, offset, "a dead letter doesn't fit a batch");
             }
         }
+        if stay > 0 {
+            self.metrics.dead_letters_kept.inc_by(stay);
+            tracing::warn!(queue = %letter.queue, offset = %letter.base_offset, messages = stay,
+                topic = target, "messages that a group gave up came from its dead-letter topic, so \
+                they aren't copied there again; they stay where they are");
+        }
+        if builder.count() == 0 {
+            return None;
+        }
         let count = u16::try_from(builder.count()).expect("at most those of one batch");
         let created = Timestamp(builder.earliest_create_ms());
         Some((builder.finish().ok()?, count, builder.tag_bits(), created))
+    }
+
+    /// The name of the topic that a queue belongs to; empty if it is gone.
+    fn topic_of(&self, queue: QueueId) -> String {
+        let mut topics = self.core.catalog().topics();
+        topics
+            .find(|topic| topic.queues.contains(&queue))
+            .map_or_else(String::new, |topic| topic.name.to_string())
     }
 
     fn annotated(&self, message: Message, letter: &DeadLetter, offset: u64) -> Message {
@@ -228,12 +258,7 @@ impl Owner {
             DeadLetterReason::Attempts => "attempts".to_owned(),
             DeadLetterReason::Plugin(code) => code.to_string(),
         };
-        let topic = self
-            .core
-            .catalog()
-            .topics()
-            .find(|topic| topic.queues.contains(&letter.queue))
-            .map_or_else(String::new, |topic| topic.name.to_string());
+        let topic = self.topic_of(letter.queue);
         let number = |n: u64| Value::I64(i64::try_from(n).unwrap_or(i64::MAX));
         let annotated = message
             .property(ORIGIN_TOPIC, Value::String(topic))
@@ -241,16 +266,24 @@ impl Owner {
             .property(ORIGIN_OFFSET, number(offset))
             .property(ATTEMPTS, number(u64::from(letter.attempts)))
             .property(REASON, Value::String(reason));
+        let DeadLetterReason::Plugin(code) = letter.reason else {
+            return annotated;
+        };
         // Gone where the plugin failed on many others since.
         match self
             .components
             .failures()
-            .words(letter.queue, Offset(offset))
+            .words(letter.queue, Offset(offset), code)
         {
-            Some(words) if matches!(letter.reason, DeadLetterReason::Plugin(_)) => {
-                annotated.property(DETAIL, Value::String(words))
-            }
-            _ => annotated,
+            Some(words) => annotated.property(DETAIL, Value::String(words)),
+            None => annotated,
         }
     }
+}
+
+/// Whether a message is a dead letter that was in the topic before.
+fn came_from(message: &Message, topic: &str) -> bool {
+    let is_it = |value: &Value| matches!(value, Value::String(name) if name == topic);
+    let mut properties = message.properties.iter();
+    properties.any(|(name, value)| name == ORIGIN_TOPIC && is_it(value))
 }

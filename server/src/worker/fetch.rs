@@ -255,7 +255,9 @@ pub(super) fn read(job: ReadJob, judge: &Judge, tools: &Tools) {
 }
 
 fn to_slow(job: ReadJob, tools: &Tools) {
-    if let Err(Job::Read(job)) = tools.slow.give(Job::Read(job)) {
+    if let Err(job) = tools.slow.give(Job::Read(job))
+        && let Job::Read(job) = *job
+    {
         drop(job.answer.send(Err(paused())));
     }
 }

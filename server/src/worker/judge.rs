@@ -129,9 +129,13 @@ impl Judge {
             Seat::Slow => SLOW_CPU,
             Seat::Simulated => SIMULATED_CPU,
         };
-        let mut budget = Budget::new(cpu, started.interrupt.clone());
-        for binding in bindings {
+        let mut left = cpu;
+        for (at, binding) in bindings.iter().enumerate() {
+            // Each has its share of what those before it have left, however much these took.
+            let behind = u32::try_from(bindings.len() - at).expect("a chain has few bindings");
+            let mut budget = Budget::new(left / behind, started.interrupt.clone());
             self.link(now, binding, looked, &raw, &mut budget, &mut judgement);
+            left -= budget.used();
         }
         judgement.cut(looked);
         judgement
@@ -180,7 +184,6 @@ impl Judge {
         if open.is_empty() {
             return;
         }
-        let before = budget.used();
         let outcome = match self.run(now, binding, &guests, budget) {
             Ok(outcome) => outcome,
             Err(reason) => {
@@ -188,7 +191,7 @@ impl Judge {
                 return judgement.end(at, looked[at].from, reason.code, reason.message);
             }
         };
-        let busy = budget.used() - before;
+        let busy = budget.used();
         self.metrics.guest_busy.inc_by(busy.as_secs_f64());
         self.note(binding, &outcome, &guests, &open, looked, budget);
         let decided = outcome.verdicts.decided();
@@ -217,9 +220,14 @@ impl Judge {
         budget: &mut Budget,
     ) -> Result<Outcome, Reason> {
         let digest = PluginDigest(binding.digest);
-        let filter = self
-            .components
-            .filter(digest, &binding.config, Limits::default());
+        let limits = match self.seat {
+            Seat::Worker | Seat::Slow => Limits::default(),
+            Seat::Simulated => Limits {
+                call_cpu_ms: u32::MAX,
+                ..Limits::default()
+            },
+        };
+        let filter = self.components.filter(digest, &binding.config, limits);
         let mut filter = filter.map_err(|error| {
             if !error.code().is_passing() {
                 tracing::error!(plugin = %binding.plugin, %error, "a filter can't be made");
@@ -229,11 +237,10 @@ impl Judge {
                 message: error.to_string(),
             }
         })?;
-        let before = budget.used();
         let mut run = filter.run(budget);
         run.limit_records(self.components.guests().records_max(binding.id));
         let outcome = search::run(&mut run, now, guests, binding.on_error);
-        let busy = run.budget().used() - before;
+        let busy = run.budget().used();
         let stats = filter.stats().snapshot();
         self.metrics.guest_calls.inc_by(stats.calls);
         let judged = outcome.verdicts.decided() as u64;
@@ -300,7 +307,7 @@ impl Judge {
                     "a filter failed on a message");
             }
             self.components.failures().note(
-                PluginDigest(binding.digest),
+                &binding.plugin,
                 Failure {
                     at: self.clock.now(),
                     code: failure.code(),

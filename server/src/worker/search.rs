@@ -83,7 +83,12 @@ impl Search<'_, '_, '_> {
     fn narrow(&mut self, error: &CallError) {
         self.outcome.is_cut |= matches!(error.failure, Failure::Deadline { .. });
         if error.is_start || !error.failure.is_of_records() {
-            self.outcome.ended = Some(error.into());
+            let mut reason = Reason::from(error);
+            if matches!(error.failure, Failure::Deadline { .. }) {
+                // It started in time when it was bound: a busy machine may be to blame.
+                reason.code = tidegate_model::code::PLUGIN_PAUSED;
+            }
+            self.outcome.ended = Some(reason);
             return;
         }
         let records = error.records.clone();

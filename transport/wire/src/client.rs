@@ -52,7 +52,7 @@ pub struct ClientSession {
 enum Role {
     Control,
     Producer(ProducerState),
-    Request(RequestState),
+    Request(Box<RequestState>),
     /// The server's, its first frame not there yet.
     Unknown,
     Consume(ConsumeState),

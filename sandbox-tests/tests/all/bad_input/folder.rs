@@ -83,7 +83,7 @@ fn a_folder_that_is_a_file_is_named() {
         &expect![[r#"
         exit 1
         error[TG0604]: data folder FOLDER/not-a-folder: not a directory
-          hint: choose a folder that this user may write: --data DIR
+          hint: choose a folder that is this user's and that only this user may write: --data DIR
     "#]],
     );
 }

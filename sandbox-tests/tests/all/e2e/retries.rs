@@ -198,3 +198,43 @@ async fn a_message_without_attempts_left_is_a_dead_letter() {
     assert_eq!(printed, "poison\n");
     assert!(is_done(&client, "g", "t").await);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_is_never_copied_into_a_topic_that_it_came_from() {
+    let sandbox = Sandbox::start();
+    let client = sandbox.client().await;
+    create_topic(&client, "t", 1).await;
+    // Each consumes what the other gave up, and its own: three ways round.
+    for group in ["a", "b"] {
+        create_group(&client, group, 1, Duration::ZERO).await;
+    }
+    publish_bodies(&client, "t", ["one", "two"]).await;
+    for (group, topic) in [
+        ("a", "t"),
+        ("a", "%DLQ%a"),
+        ("b", "%DLQ%a"),
+        ("a", "%DLQ%b"),
+    ] {
+        let mut member = soon("a member", client.consumer(&membership(group, topic)))
+            .await
+            .unwrap();
+        for _ in 0..2 {
+            let letter = soon("a message", member.next()).await.unwrap();
+            member.nack(&letter.handle, None).await.unwrap();
+        }
+        soon("settling", member.close()).await.unwrap();
+        soon("the group to be done", async {
+            while !is_done(&client, group, topic).await {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    for (topic, count) in [("%DLQ%a", 2), ("%DLQ%b", 2)] {
+        assert_eq!(
+            read_queue(&client, &source(topic), 0).await.len(),
+            count,
+            "{topic}"
+        );
+    }
+}

@@ -52,7 +52,7 @@ impl ClientSession {
         let request = proto::Request { kind: Some(kind) };
         let frame = encode_message(FrameType::REQUEST, 0, &request)
             .map_err(|error| Refusal::new(too_large, error.to_string()))?;
-        let role = Role::Request(RequestState::default());
+        let role = Role::Request(Box::default());
         let stream = self.link.open(false, PRIORITY_REQUEST, role);
         self.streams += 1;
         self.link.send_with(stream, &[], frame);
