@@ -2,6 +2,7 @@
 
 mod culprits;
 mod deploys;
+mod neighbours;
 mod policies;
 mod refusals;
 

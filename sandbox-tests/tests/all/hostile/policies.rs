@@ -29,14 +29,14 @@ const GUESTS: [(&str, &str, &str); 3] = [
 const POLICIES: [&str; 5] = ["dead-letter", "pass", "skip", "retry", "stop"];
 
 /// A member of a group that acknowledges whatever it gets.
-struct Member {
+pub(super) struct Member {
     received: Arc<Mutex<Vec<Received>>>,
     task: JoinHandle<()>,
 }
 
 impl Member {
     /// On a connection of its own, as members mostly are.
-    async fn join(sandbox: &Sandbox, group: &str, from: &str) -> Self {
+    pub(super) async fn join(sandbox: &Sandbox, group: &str, from: &str) -> Self {
         let client = sandbox.client().await;
         let options = membership(group, from);
         let mut consumer = soon("a member", client.consumer(&options)).await.unwrap();
@@ -58,12 +58,12 @@ impl Member {
         Self { received, task }
     }
 
-    fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.received.lock().unwrap().len()
     }
 
     /// Bodies of what it got, sorted.
-    fn bodies(&self) -> Vec<String> {
+    pub(super) fn bodies(&self) -> Vec<String> {
         let mut bodies = bodies(&self.received.lock().unwrap());
         bodies.sort();
         bodies
