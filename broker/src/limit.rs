@@ -48,8 +48,11 @@ pub const RETENTION_PAGE_ROWS: usize = 4_096;
 pub const SUBSCRIPTIONS_MAX: usize = 100_000;
 /// Waiting long polls of a node.
 pub const WAITERS_MAX: usize = 100_000;
-/// Messages that one receive may take.
+/// Messages that one receive may ask for.
 pub const RECEIVE_MESSAGES_MAX: u32 = 10_000;
+/// Messages that one receive takes at most, whatever it asks for: a reply has room for so many lease runs,
+/// and each may be of one message.
+pub const RECEIVE_RUNS_MAX: u32 = 4_096;
 /// Shortest invisible duration, in ms.
 pub const INVISIBLE_MS_MIN: u32 = 100;
 /// Longest invisible duration, in ms: 12 hours, as in RocketMQ.

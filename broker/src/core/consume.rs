@@ -7,8 +7,8 @@ use crate::delivery::NewTaker;
 use crate::effects::{Effects, Fetched, Gone, Member};
 use crate::id::{CursorId, FetchToken, RequestToken, SubscriptionId, WaiterId};
 use crate::limit::{
-    INVISIBLE_MS_MAX, INVISIBLE_MS_MIN, LOOK_MS, RECEIVE_MESSAGES_MAX, SUBSCRIPTIONS_MAX,
-    WAIT_MS_MAX, WAITERS_MAX,
+    INVISIBLE_MS_MAX, INVISIBLE_MS_MIN, LOOK_MS, RECEIVE_MESSAGES_MAX, RECEIVE_RUNS_MAX,
+    SUBSCRIPTIONS_MAX, WAIT_MS_MAX, WAITERS_MAX,
 };
 use crate::reference::{GroupRef, SourceRef};
 use crate::refusal::Refusal;
@@ -61,7 +61,7 @@ impl Core {
         };
         let taker = NewTaker {
             cursor,
-            messages: u64::from(request.max_messages),
+            messages: u64::from(request.max_messages.min(RECEIVE_RUNS_MAX)),
             bytes: i64::from(request.max_bytes.max(1)),
             invisible_ms: request.invisible_ms,
             wait_until: Some(now.plus_ms(wait_ms)),

@@ -85,6 +85,28 @@ fn a_receive_takes_no_more_than_it_asked_for() {
 }
 
 #[test]
+fn a_receive_leases_no_more_runs_than_its_reply_holds() {
+    let mut node = Node::with(2, policy(3, &[]));
+    node.open("g", "t", 0);
+    node.fetch_records = 4_096;
+    for _ in 0..3_000 {
+        node.store("t", 0, 1);
+        node.store("t", 1, 1);
+    }
+    // What is looked at for the first two is ready for the third, in both queues.
+    for id in 1..3 {
+        node.receive(id, &receive("g", "t", 1, 0)).unwrap();
+        node.flush_all();
+        assert_eq!(node.take_grants().len(), 1);
+    }
+    let mut request = receive("g", "t", 10_000, 0);
+    request.max_bytes = u32::MAX;
+    node.receive(3, &request).unwrap();
+    node.flush_all();
+    assert_eq!(node.take_grants().len(), 4_096);
+}
+
+#[test]
 fn a_long_poll_ends_with_the_first_message_or_empty_when_its_time_is_over() {
     let mut node = one_queue();
     node.receive(1, &receive("g", "t", 10, 5_000)).unwrap();
