@@ -75,7 +75,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "group")]
     no_ack: bool,
     /// How long a message stays leased
-    #[arg(long, value_name = "DURATION", requires = "group", default_value = INVISIBLE_DEFAULT, value_parser = units::duration)]
+    #[arg(long, value_name = "DURATION", requires = "group", default_value = INVISIBLE_DEFAULT, value_parser = units::invisible)]
     invisible: Duration,
     /// Read this queue alone
     #[arg(long, value_name = "N", conflicts_with = "group")]

@@ -26,12 +26,11 @@ pub(crate) enum Command {
         /// Its name
         group: String,
         /// Deliveries in all before a message goes to the dead-letter topic
-        #[arg(long, value_name = "N", requires = "backoff", value_parser = clap::value_parser!(u16).range(1..))]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
         max_attempts: Option<u16>,
         /// Waits before attempt 2, 3, ...; the last serves all further ones
         #[arg(
-            long, value_name = "1s,5s,...", requires = "max_attempts", value_delimiter = ',',
-            value_parser = units::duration
+            long, value_name = "1s,5s,...", value_delimiter = ',', value_parser = units::backoff
         )]
         backoff: Vec<Duration>,
         /// Check the request and change nothing
@@ -118,10 +117,7 @@ pub(crate) async fn run(app: &mut App, command: Command) -> Result<()> {
         } => {
             let create = CreateGroup {
                 group: namespace.group(&group)?,
-                policy: max_attempts.map(|max_attempts| RetryPolicy {
-                    max_attempts,
-                    backoff_ms: backoff.into_iter().map(units::millis).collect(),
-                }),
+                policy: policy(max_attempts, backoff),
             };
             if dry_run {
                 let sentence = format!("make group {}", create.group);
@@ -321,4 +317,19 @@ async fn unbind(
         app.out.done(&format!("{group}:{topic}"), &sentence, &value)
     })
     .await
+}
+
+/// What was asked for, and for the half that wasn't the broker's default; `None` if neither was.
+fn policy(max_attempts: Option<u16>, backoff: Vec<Duration>) -> Option<RetryPolicy> {
+    if max_attempts.is_none() && backoff.is_empty() {
+        return None;
+    }
+    let mut policy = RetryPolicy::default();
+    if let Some(max_attempts) = max_attempts {
+        policy.max_attempts = max_attempts;
+    }
+    if !backoff.is_empty() {
+        policy.backoff_ms = backoff.into_iter().map(units::millis).collect();
+    }
+    Some(policy)
 }

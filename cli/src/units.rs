@@ -9,10 +9,23 @@ use time::format_description::well_known::Rfc3339;
 
 /// Longest duration that an option takes.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The whole days in `u32::MAX` ms.
+const BACKOFF_MAX: Duration = Duration::from_secs(49 * 24 * 3600);
+const INVISIBLE_MAX: Duration = Duration::from_secs(12 * 3600);
 
 /// Reads `500ms`, `2s`, `15m`, `12h` or `7d`, up to a year.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     duration_up_to(text, DURATION_MAX)
+}
+
+/// Reads how long a message waits for its next attempt: 49 days at most, as the protocol has it.
+pub(crate) fn backoff(text: &str) -> Result<Duration, String> {
+    duration_up_to(text, BACKOFF_MAX)
+}
+
+/// Reads how long a message stays leased: 12 hours at most, as the broker has it.
+pub(crate) fn invisible(text: &str) -> Result<Duration, String> {
+    duration_up_to(text, INVISIBLE_MAX)
 }
 
 /// Reads a duration of at most `max`.
@@ -33,7 +46,10 @@ pub(crate) fn duration_up_to(text: &str, max: Duration) -> Result<Duration, Stri
         .checked_mul(unit_ms)
         .map(Duration::from_millis)
         .filter(|duration| *duration <= max)
-        .ok_or_else(|| format!("{text:?} is over {} days", max.as_secs() / 86_400))
+        .ok_or_else(|| {
+            let max = u64::try_from(max.as_millis()).unwrap_or(u64::MAX);
+            format!("{text:?} is over {}", age(max))
+        })
 }
 
 /// Reads `512KiB`, `500MB` or `10GiB`: powers of 1024 with the i, of 1000 without.
@@ -276,6 +292,14 @@ mod tests {
         for text in ["", "7", "B", "7 B", "-7B", "1.5GiB", "7gib", "99999999PiB"] {
             assert!(size(text).is_err(), "{text:?} passed");
         }
+    }
+
+    #[test]
+    fn bounds_are_named_as_durations_are_written() {
+        assert_eq!(backoff("60d").unwrap_err(), "\"60d\" is over 49d");
+        assert_eq!(invisible("60d").unwrap_err(), "\"60d\" is over 12h");
+        assert_eq!(millis(backoff("49d").unwrap()), 4_233_600_000);
+        assert!(invisible("12h").is_ok());
     }
 
     #[test]

@@ -121,6 +121,18 @@ pub struct RetryPolicy {
     pub backoff_ms: Vec<u32>,
 }
 
+impl Default for RetryPolicy {
+    /// The broker's: 17 attempts; waits of 1 s, 5 s, 10 s, 30 s, then 1 to 10 minutes.
+    fn default() -> Self {
+        Self {
+            max_attempts: 17,
+            backoff_ms: vec![
+                1_000, 5_000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000,
+            ],
+        }
+    }
+}
+
 /// A consumer group as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupInfo {

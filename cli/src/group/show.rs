@@ -5,6 +5,7 @@ use tidegate_client::{GroupInfo, SubscriptionInfo};
 
 use crate::binding;
 use crate::output::Item;
+use crate::units;
 
 /// Messages between cursor and end, filtered or not.
 fn lag(subscription: &SubscriptionInfo) -> u64 {
@@ -50,7 +51,7 @@ pub(super) fn fields(info: &GroupInfo) -> Vec<(&'static str, String)> {
         .policy
         .backoff_ms
         .iter()
-        .map(|ms| format!("{ms} ms"))
+        .map(|ms| units::age(u64::from(*ms)))
         .collect();
     let mut fields = vec![
         ("group", info.group.to_string()),

@@ -84,18 +84,33 @@ fn usage() {
     "#]],
     );
     check(
-        &["group", "create", "g", "--max-attempts", "3"],
+        &[
+            "group",
+            "create",
+            "g",
+            "--max-attempts",
+            "3",
+            "--backoff",
+            "60d",
+        ],
         &expect![[r#"
-        exit 2
-        --- stdout
-        --- stderr
-        error: the following required arguments were not provided:
-          --backoff <1s,5s,...>
+            exit 2
+            --- stdout
+            --- stderr
+            error: invalid value '60d' for '--backoff <1s,5s,...>': "60d" is over 49d
 
-        Usage: tidegate group create --max-attempts <N> --backoff <1s,5s,...> <GROUP>
-
-        For more information, try '--help'.
-    "#]],
+            For more information, try '--help'.
+        "#]],
+    );
+    // Either half of a policy will do.
+    check(
+        &["group", "create", "g", "--max-attempts", "3", "--dry-run"],
+        &expect![[r#"
+            exit 0
+            --- stdout
+            --- stderr
+            dry run, nothing changed: make group g
+        "#]],
     );
     check(
         &["publish", "flights", "--tag", "UA"],

@@ -6,8 +6,8 @@ use tidegate_broker::effects::{DeadLetter, DeadLetterReason, Effects, Member};
 use tidegate_broker::publish::Appended;
 use tidegate_broker::{DeadLetterTarget, reply::Reply};
 use tidegate_model::{
-    Codec, Message, Offset, ProducerEpoch, ProducerId, QueueId, Section, SectionBuilder, Sequence,
-    Timestamp, Value,
+    BatchId, Codec, Message, MessageId, Offset, ProducerEpoch, ProducerId, QueueId, Section,
+    SectionBuilder, Sequence, Timestamp, Value,
 };
 use tidegate_session::SubscriptionId;
 use tidegate_store::{AppendError, Batch, IndexEntry, Kind, ReadError, StoredBatch};
@@ -24,6 +24,7 @@ const ROUNDS_MAX: usize = 16;
 const ORIGIN_TOPIC: &str = "dlq.origin.topic";
 const ORIGIN_QUEUE: &str = "dlq.origin.queue";
 const ORIGIN_OFFSET: &str = "dlq.origin.offset";
+const ORIGIN_ID: &str = "dlq.origin.id";
 const ATTEMPTS: &str = "dlq.attempts";
 const REASON: &str = "dlq.reason";
 /// What the plugin said, where one failed.
@@ -225,7 +226,14 @@ impl Owner {
                 stay += 1;
                 continue;
             }
-            let annotated = self.annotated(message, letter, offset);
+            let id = MessageId {
+                batch: BatchId {
+                    shard: batch.header.shard,
+                    seq: batch.header.seq,
+                },
+                record: u16::try_from(record.delta()).expect("a span has 16 bits"),
+            };
+            let annotated = self.annotated(message, letter, offset, id);
             // A head that has no room for the annotation goes without it.
             if builder.push(&annotated).is_err() && builder.push(&record.to_message()).is_err() {
                 tracing::error!(queue = %letter.queue, offset, "a dead letter doesn't fit a batch");
@@ -247,23 +255,36 @@ impl Owner {
 
     /// The name of the topic that a queue belongs to; empty if it is gone.
     fn topic_of(&self, queue: QueueId) -> String {
-        let mut topics = self.core.catalog().topics();
-        topics
-            .find(|topic| topic.queues.contains(&queue))
-            .map_or_else(String::new, |topic| topic.name.to_string())
+        self.place_of(queue).0
     }
 
-    fn annotated(&self, message: Message, letter: &DeadLetter, offset: u64) -> Message {
+    /// The same, and the queue's index in the topic.
+    fn place_of(&self, queue: QueueId) -> (String, u64) {
+        let place = self.core.catalog().topics().find_map(|topic| {
+            let index = topic.queues.iter().position(|at| *at == queue)?;
+            Some((topic.name.to_string(), index as u64))
+        });
+        place.unwrap_or_default()
+    }
+
+    fn annotated(
+        &self,
+        message: Message,
+        letter: &DeadLetter,
+        offset: u64,
+        id: MessageId,
+    ) -> Message {
         let reason = match letter.reason {
             DeadLetterReason::Attempts => "attempts".to_owned(),
             DeadLetterReason::Plugin(code) => code.to_string(),
         };
-        let topic = self.topic_of(letter.queue);
+        let (topic, index) = self.place_of(letter.queue);
         let number = |n: u64| Value::I64(i64::try_from(n).unwrap_or(i64::MAX));
         let annotated = message
             .property(ORIGIN_TOPIC, Value::String(topic))
-            .property(ORIGIN_QUEUE, number(letter.queue.0))
+            .property(ORIGIN_QUEUE, number(index))
             .property(ORIGIN_OFFSET, number(offset))
+            .property(ORIGIN_ID, Value::String(id.to_string()))
             .property(ATTEMPTS, number(u64::from(letter.attempts)))
             .property(REASON, Value::String(reason));
         let DeadLetterReason::Plugin(code) = letter.reason else {

@@ -293,13 +293,12 @@ impl Judge {
                 section,
             };
             let offset = Offset(part.offset(*record));
-            let index = part.skipped + record - part.records.start;
             let message_id = MessageId {
                 batch: BatchId {
                     shard: header.shard,
                     seq: header.seq,
                 },
-                record: u16::try_from(index).expect("a batch has at most 65,535 records"),
+                record: u16::try_from(offset.0 - part.base).expect("a span has 16 bits"),
             };
             if logged < LOGGED_MAX {
                 tracing::warn!(plugin = %binding.plugin, binding = binding.id.0, queue = %header.queue,

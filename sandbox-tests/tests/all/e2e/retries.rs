@@ -170,6 +170,13 @@ async fn a_message_without_attempts_left_is_a_dead_letter() {
         Some(Value::String("t".to_owned()))
     );
     assert_eq!(property("dlq.origin.offset"), Some(Value::I64(1)));
+    // As `message get` takes them.
+    assert_eq!(property("dlq.origin.queue"), Some(Value::I64(0)));
+    let Some(Value::String(id)) = property("dlq.origin.id") else {
+        panic!("no id");
+    };
+    let found = sandbox.tidegate.ok(["message", "get", "t", &id]);
+    assert!(found.contains("poison"), "{found}");
     assert_eq!(property("dlq.attempts"), Some(Value::I64(2)));
     assert_eq!(
         property("dlq.reason"),
