@@ -8,8 +8,9 @@
 mod log;
 
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
+use rustix::time::{ClockId, clock_gettime};
 use tidegate_model::Timestamp;
 
 use crate::metrics::Metrics;
@@ -164,15 +165,20 @@ fn since_epoch(at: Timestamp) -> Duration {
     Duration::from_millis(u64::try_from(at.0).unwrap_or(0))
 }
 
-/// Time that nobody sets.
-struct Boot(Instant);
+/// Time that nobody sets, and that goes on while the machine sleeps.
+struct Boot(Duration);
 
 impl Boot {
     fn new() -> Self {
-        Self(Instant::now())
+        Self(since_boot())
     }
 
     fn now(&self) -> Duration {
-        self.0.elapsed()
+        since_boot().saturating_sub(self.0)
     }
+}
+
+fn since_boot() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::try_from(time).expect("the time since boot is positive")
 }
