@@ -187,7 +187,7 @@ codes! {
     320 PLUGIN_STOPPED "plugin-stopped" Operator
         "The binding's on-error policy is `stop` and its plugin failed. Delivery waits at that message until the binding is changed."
     321 PLUGIN_PAUSED "plugin-paused" Retry
-        "The plugin took all the CPU time that it has for one fetch, so its binding waits for a while and others go on; each time again it waits longer, ten seconds at most. Delivery through it goes on by itself. Look for what is slow in it: `tidegate plugin info` shows its last failures."
+        "The plugin took all the CPU time that it has for one fetch, so its binding waits for a while and others go on; each time again it waits longer, two seconds at most. Delivery through it goes on by itself. Look for what is slow in it: `tidegate plugin info` shows its last failures."
     325 PLUGIN_COMPILING "plugin-compiling" Retry
         "The plugin's compiled code isn't there, after an update of the server or a loss of its cache, and is being made. Delivery through it goes on by itself when it is done."
 

@@ -12,7 +12,7 @@ use tidegate_runtime::limits::CALL_RECORDS_MAX;
 /// How long a binding waits after it overran once; each time again twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest that it waits.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How many times as long as it ran a heavy binding waits: others get the rest.
 const HEAVY_REST: u32 = 3;
 /// Bindings whose overruns are remembered; beyond it the one whose pause ended first is forgotten.

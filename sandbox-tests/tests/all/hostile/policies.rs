@@ -16,7 +16,7 @@ use crate::sdk::{bodies, create_group, is_done, membership, read_queue, soon, so
 
 /// Flights published; each is found alone where a guest fails on all, which takes its time for one that
 /// loops.
-const FLIGHTS: usize = 24;
+const FLIGHTS: usize = 12;
 /// By how much memory may have grown when the guests have gone, and when it is looked at.
 const GROWTH_MAX: u64 = 16 * 1024 * 1024;
 const SETTLED_WITHIN: Duration = Duration::from_secs(10);
