@@ -23,9 +23,9 @@ const REMEMBERED_MAX: usize = 4096;
 pub(crate) enum Place {
     /// By the worker of its queue.
     Worker,
-    /// By the thread for what overran before, so that nobody waits behind it.
+    /// By the slow thread, where no other binding waits behind it but those that overran too.
     Slow,
-    /// Nowhere for now.
+    /// Nowhere until its pause ends.
     Paused,
 }
 
